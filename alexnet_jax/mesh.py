@@ -1,0 +1,78 @@
+"""The device mesh: the paper's two GPUs are the axis `tower`; `data` copies them side by side."""
+
+import functools
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from alexnet_jax.config import MeshConfig
+from alexnet_jax.errors import ConfigError
+
+DATA = "data"
+TOWER = "tower"
+
+# Every parameter and its momentum has a leading axis of towers; a batch is cut by rows.
+PARAMETERS = PartitionSpec(TOWER)
+ROWS = PartitionSpec(DATA)
+EVERYWHERE = PartitionSpec()
+
+
+def simulate_cpu_devices(count: int) -> None:
+    """Makes this process see `count` CPU devices; only before the first use of any device."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", count)
+
+
+def make_mesh(config: MeshConfig, towers: int) -> Mesh:
+    """The mesh `data` x `tower`; a field that is 0 is chosen from the devices that there are."""
+    devices = jax.devices()
+    tower = config.tower or (towers if len(devices) % towers == 0 else 1)
+    data = config.data or max(1, len(devices) // tower)
+    if data * tower > len(devices):
+        raise ConfigError(
+            f"mesh {data} x {tower} (data x tower) needs {data * tower} devices, there are {len(devices)} "
+            f"({devices[0].platform}); simulate them with --config.mesh.cpu_devices={data * tower}"
+        )
+    grid = np.array(devices[: data * tower]).reshape(data, tower)
+    return Mesh(grid, (DATA, TOWER), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def shard(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
+    """The sharding of an array over the mesh."""
+    return NamedSharding(mesh, spec)
+
+
+def batch_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a global batch that this process must load: those that its own devices hold."""
+    slices = shard(mesh, ROWS).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in slices]))
+
+
+def place_rows(mesh: Mesh, rows: np.ndarray, local: np.ndarray, batch_size: int) -> jax.Array:
+    """The global array of a batch, from the rows (`batch_rows`) that this process has loaded."""
+
+    def piece(index: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = index[0].indices(batch_size)
+        first = np.searchsorted(rows, start)
+        return local[first : first + stop - start]
+
+    shape = (batch_size, *local.shape[1:])
+    return jax.make_array_from_callback(shape, shard(mesh, ROWS), piece)
+
+
+@functools.cache
+def compiler_options(platform: str) -> dict[str, str]:
+    """XLA options for a platform; empty where this jaxlib does not know them.
+
+    XLA:CPU sends float32 convolutions to YNNPACK, whose weight gradients run 5-16 times slower than the
+    convolutions that it replaced; matrix products are better off with it.
+    """
+    if platform != "cpu":
+        return {}
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except Exception:  # jaxlib raises its own type, and it has changed: any failure means "unknown".
+        return {}
+    return options
