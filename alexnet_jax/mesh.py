@@ -14,7 +14,6 @@ TOWER = "tower"
 
 # Every parameter and its momentum has a leading axis of towers; a batch is cut by rows.
 PARAMETERS = PartitionSpec(TOWER)
-ROWS = PartitionSpec(DATA)
 EVERYWHERE = PartitionSpec()
 
 
@@ -38,6 +37,11 @@ def make_mesh(config: MeshConfig, towers: int) -> Mesh:
     return Mesh(grid, (DATA, TOWER), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
+def row_spec(mesh: Mesh) -> PartitionSpec:
+    """Batches by rows. A single row of devices is not an axis to sum gradients over: XLA would copy them."""
+    return PartitionSpec(DATA) if mesh.shape[DATA] > 1 else EVERYWHERE
+
+
 def shard(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
     """The sharding of an array over the mesh."""
     return NamedSharding(mesh, spec)
@@ -45,7 +49,7 @@ def shard(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
 
 def batch_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """The rows of a global batch that this process must load: those that its own devices hold."""
-    slices = shard(mesh, ROWS).addressable_devices_indices_map((batch_size,)).values()
+    slices = shard(mesh, row_spec(mesh)).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in slices]))
 
 
@@ -58,7 +62,7 @@ def place_rows(mesh: Mesh, rows: np.ndarray, local: np.ndarray, batch_size: int)
         return local[first : first + stop - start]
 
     shape = (batch_size, *local.shape[1:])
-    return jax.make_array_from_callback(shape, shard(mesh, ROWS), piece)
+    return jax.make_array_from_callback(shape, shard(mesh, row_spec(mesh)), piece)
 
 
 @functools.cache

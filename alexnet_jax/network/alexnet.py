@@ -5,6 +5,7 @@ from flax import nnx
 from jax import numpy as jnp
 
 from alexnet_jax.config import NetworkConfig
+from alexnet_jax.errors import ConfigError
 from alexnet_jax.network.layers import Conv, Dense, Towers, cross, dropout
 from alexnet_jax.network.lrn import local_response_norm
 from alexnet_jax.network.pool import max_pool
@@ -96,6 +97,11 @@ def layer_sizes(config: NetworkConfig) -> dict[str, int]:
     conv1 = (config.image_size + conv1_padding(config.image_size) - CONV1_SIZE) // CONV1_STRIDE + 1
     pool1 = pooled(conv1)
     pool2 = pooled(pool1)
+    if pooled(pool2) < 1:
+        raise ConfigError(
+            f"network.image_size={config.image_size} is too small: the last pool would see "
+            f"{pool2} x {pool2} maps through a window of {config.pool.window}"
+        )
     return {
         "input": config.image_size,
         "conv1": conv1,

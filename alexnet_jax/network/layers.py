@@ -39,7 +39,7 @@ class Layer(nnx.Module):
         kernels = self.kernel[...].astype(self.dtype)
         biases = self.bias[...].astype(self.dtype)
         products = self.products(x, kernels)
-        return [y + along_last(bias, y.ndim) for y, bias in zip(products, biases)]
+        return [y + along_last(bias, y.ndim) for y, bias in zip(products, biases, strict=True)]
 
 
 class Conv(Layer):
@@ -74,7 +74,8 @@ class Dense(Layer):
 def cross(x: Towers) -> Towers:
     """Gives every tower the maps of all: the only communication between towers."""
     here = jnp.concatenate(x, axis=-1)
-    everywhere = lax.all_gather(here, TOWER, axis=here.ndim - 1, tiled=True)
+    # Gathered along a new first axis: gathering maps directly makes XLA:CPU transpose them twice.
+    everywhere = jnp.concatenate(jnp.unstack(lax.all_gather(here, TOWER)), axis=-1)
     return [everywhere] * len(x)
 
 

@@ -1,0 +1,63 @@
+"""From packed pictures to the network's input (sections 2 and 4.1), on the device, one picture at a time.
+
+Values stay on the 0-255 scale, which weights drawn from N(0, 0.01) assume.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from alexnet_jax.config import AugmentConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pixels:
+    """What the training pictures look like: their mean, and how the colours of their pixels vary."""
+
+    mean: jax.Array  # f32[S, S, 3]
+    colour_noise: jax.Array  # f32[3, 3]: column i is the i-th principal component times its deviation
+
+
+def pixels(mean: np.ndarray, covariance: np.ndarray, config: AugmentConfig) -> Pixels:
+    """`Pixels` from the mean picture and the RGB covariance of a training split."""
+    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    values = np.maximum(values, 0)
+    unit = np.sqrt(values) if config.colour_unit == "root_eigenvalue" else values
+    noise = config.colour_noise * vectors * unit
+    return Pixels(mean.astype(np.float32), noise.astype(np.float32))
+
+
+def random_view(
+    picture: jax.Array, key: jax.Array, pixels: Pixels, size: int, config: AugmentConfig
+) -> jax.Array:
+    """A random crop, perhaps mirrored, less the mean, plus one draw of colour noise: f32[size, size, 3]."""
+    crop_key, flip_key, colour_key = jax.random.split(key, 3)
+    # 32 places each way at 256 and 224: the paper's factor 2048 = 32 * 32 * 2.
+    places = max(picture.shape[0] - size, 1)
+    corner = (*jax.random.randint(crop_key, (2,), 0, places), 0)
+    window = (size, size, 3)
+    view = lax.dynamic_slice(picture, corner, window).astype(jnp.float32)
+    view -= lax.dynamic_slice(pixels.mean, corner, window)
+    if config.flip:
+        view = jnp.where(jax.random.bernoulli(flip_key), view[:, ::-1], view)
+    if config.colour_noise:
+        view += (pixels.colour_noise @ jax.random.normal(colour_key, (3,)))[None, None]
+    return view
+
+
+def fixed_views(pictures: jax.Array, pixels: Pixels, size: int, count: int) -> jax.Array:
+    """f32[count, B, ...]: the centre view, or the paper's ten: corners, centre, and their mirror images."""
+    border = pictures.shape[1] - size
+    middle = border // 2
+    corners = [(middle, middle)]
+    if count == 10:
+        corners = [(0, 0), (0, border), (middle, middle), (border, 0), (border, border)]
+    centred = pictures.astype(jnp.float32) - pixels.mean[None]
+    views = [centred[:, top : top + size, left : left + size] for top, left in corners]
+    if count == 10:
+        views += [view[:, :, ::-1] for view in views]
+    return jnp.stack(views)

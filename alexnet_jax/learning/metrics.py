@@ -1,0 +1,50 @@
+"""Sums and counts, added up on the devices and divided on the host."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Totals:
+    """Over the images seen: sum of losses, numbers of top-1 and top-5 errors, number of images."""
+
+    loss: jax.Array
+    top1_errors: jax.Array
+    top5_errors: jax.Array
+    images: jax.Array
+
+    @classmethod
+    def zero(cls) -> "Totals":
+        return cls(*(np.zeros((), np.float32) for _ in range(4)))
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return jax.tree.map(jnp.add, self, other)
+
+    def means(self) -> dict[str, float]:
+        """Fetched from the devices: loss, top-1 and top-5 error as fractions."""
+        got = jax.device_get(self)
+        images = float(got.images)
+        return {
+            "loss": float(got.loss) / images,
+            "top1_error": float(got.top1_errors) / images,
+            "top5_error": float(got.top5_errors) / images,
+        }
+
+
+def score(log_probabilities: jax.Array, labels: jax.Array, weights: jax.Array) -> Totals:
+    """Totals of a batch, from log-probabilities [B, classes]; an image of weight 0 does not count."""
+    classes = jnp.arange(log_probabilities.shape[1])
+    # A masked sum: indexing would make the gradient a scatter.
+    truth = jnp.sum(jnp.where(labels[:, None] == classes[None], log_probabilities, 0), axis=1, keepdims=True)
+    # Not "greater": a score that is not a number must count as an error.
+    ahead = jnp.sum(~(log_probabilities <= truth), axis=1)
+    return Totals(
+        loss=-jnp.sum(weights * truth[:, 0]),
+        top1_errors=jnp.sum(weights * (ahead >= 1)),
+        top5_errors=jnp.sum(weights * (ahead >= 5)),
+        images=jnp.sum(weights),
+    )
