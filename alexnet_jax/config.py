@@ -146,23 +146,6 @@ def build(values: Mapping[str, Any]) -> Config:
     return config
 
 
-def check_mesh(config: Config, data: int, tower: int) -> None:
-    """What a mesh asks of the network and the batches."""
-    towers = config.network.towers
-    if towers % tower:
-        choices = [str(n) for n in range(1, towers + 1) if towers % n == 0]
-        raise ConfigError(
-            f"mesh.tower={tower} does not divide network.towers={towers}; choose {' or '.join(choices)}"
-        )
-    for name, size in (("train", config.train.batch_size), ("evaluation", config.evaluation.batch_size)):
-        if size % data:
-            below, above = size // data * data, (size // data + 1) * data
-            choices = f"{below} or {above}" if below else f"{above} or {above + data}"
-            raise ConfigError(
-                f"{name}.batch_size={size} does not divide over the mesh's {data} data rows; choose {choices}"
-            )
-
-
 def _fill(kind: type, values: Any, path: str) -> Any:
     """An instance of the dataclass `kind`; unknown, missing and mistyped fields are named by their path."""
     if not isinstance(values, Mapping):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from alexnet_jax.config import MeshConfig
+from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
 
 DATA = "data"
@@ -17,24 +17,39 @@ PARAMETERS = PartitionSpec(TOWER)
 EVERYWHERE = PartitionSpec()
 
 
-def simulate_cpu_devices(count: int) -> None:
-    """Makes this process see `count` CPU devices; only before the first use of any device."""
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", count)
-
-
-def make_mesh(config: MeshConfig, towers: int) -> Mesh:
-    """The mesh `data` x `tower`; a field that is 0 is chosen from the devices that there are."""
+def open_mesh(config: Config) -> Mesh:
+    """The mesh `data` x `tower` of a config; a field that is 0 is chosen from the devices that there are."""
+    wanted, towers = config.mesh, config.network.towers
+    if wanted.tower and towers % wanted.tower:
+        divisors = [str(n) for n in range(1, towers + 1) if towers % n == 0]
+        raise ConfigError(
+            f"mesh.tower={wanted.tower} does not divide network.towers={towers}; choose {' or '.join(divisors)}"
+        )
+    if wanted.cpu_devices:
+        simulate_cpu_devices(wanted.cpu_devices)
     devices = jax.devices()
-    tower = config.tower or (towers if len(devices) % towers == 0 else 1)
-    data = config.data or max(1, len(devices) // tower)
+    tower = wanted.tower or (towers if len(devices) % towers == 0 else 1)
+    data = wanted.data or max(1, len(devices) // tower)
     if data * tower > len(devices):
         raise ConfigError(
             f"mesh {data} x {tower} (data x tower) needs {data * tower} devices, there are {len(devices)} "
             f"({devices[0].platform}); simulate them with --config.mesh.cpu_devices={data * tower}"
         )
-    grid = np.array(devices[: data * tower]).reshape(data, tower)
+    _check_batch("train", config.train.batch_size, data)
+    _check_batch("evaluation", config.evaluation.batch_size, data)
+    return make_mesh(data, tower)
+
+
+def make_mesh(data: int, tower: int) -> Mesh:
+    """A mesh over the first devices."""
+    grid = np.array(jax.devices()[: data * tower]).reshape(data, tower)
     return Mesh(grid, (DATA, TOWER), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def simulate_cpu_devices(count: int) -> None:
+    """Makes this process see `count` CPU devices; only before the first use of any device."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", count)
 
 
 def row_spec(mesh: Mesh) -> PartitionSpec:
@@ -80,3 +95,13 @@ def compiler_options(platform: str) -> dict[str, str]:
     except Exception:  # jaxlib raises its own type, and it has changed: any failure means "unknown".
         return {}
     return options
+
+
+def _check_batch(section: str, size: int, data: int) -> None:
+    """A batch is cut evenly over the mesh's data rows."""
+    if size % data:
+        below, above = size // data * data, (size // data + 1) * data
+        choices = f"{below} or {above}" if below else f"{above} or {above + data}"
+        raise ConfigError(
+            f"{section}.batch_size={size} does not divide over the mesh's {data} data rows; choose {choices}"
+        )

@@ -1,0 +1,54 @@
+"""Error rates of a run's checkpoint: python -m alexnet_jax.evaluate --workdir=runs/quickstart --views=10"""
+
+import dataclasses
+import json
+
+from absl import flags
+
+from alexnet_jax.config import Config, build
+from alexnet_jax.errors import RefusedError
+from alexnet_jax.mesh import open_mesh
+from alexnet_jax.run import processes
+from alexnet_jax.run.workdir import Workdir
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
+STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
+VIEWS = flags.DEFINE_integer("views", None, "1: the centre; 10: corners, centre and their mirror images.")
+BATCH = flags.DEFINE_integer("batch_size", None, "Pictures at a time; the config's if not given.")
+MESH = flags.DEFINE_string("mesh", None, "Data x tower, as in 1x2; the config's if not given.")
+
+
+def main() -> None:
+    """Restores the parameters onto a mesh and evaluates them."""
+    workdir = Workdir(WORKDIR.value)
+    config = _chosen(workdir.read_config())
+    mesh = open_mesh(config)
+    from alexnet_jax.data.batches import open_packed
+    from alexnet_jax.run.checkpoint import Checkpoints
+    from alexnet_jax.run.evaluation import Evaluator
+    from alexnet_jax.run.loop import restore
+
+    checkpoints = Checkpoints(workdir.checkpoints)
+    step = checkpoints.latest() if STEP.value is None else STEP.value
+    if step is None:
+        raise RefusedError(f"{workdir.path} has no checkpoint yet")
+    state, _, _ = restore(checkpoints, step, config, mesh)
+    evaluator = Evaluator(config, mesh, open_packed(config.data, config.network.classes))
+    figures = evaluator(state.params)
+    print(json.dumps({"step": step, "images": evaluator.images, "views": config.evaluation.views, **figures}))
+
+
+def _chosen(config: Config) -> Config:
+    """The config of the run with what the flags say instead."""
+    values = dataclasses.asdict(config)
+    if VIEWS.value is not None:
+        values["evaluation"]["views"] = VIEWS.value
+    if BATCH.value is not None:
+        values["evaluation"]["batch_size"] = BATCH.value
+    if MESH.value is not None:
+        values["mesh"] |= processes.read_mesh(MESH.value)
+    return build(values)
+
+
+if __name__ == "__main__":
+    processes.run(main)

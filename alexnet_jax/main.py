@@ -1,0 +1,26 @@
+"""Trains AlexNet: python -m alexnet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
+
+from absl import flags
+
+from alexnet_jax.mesh import open_mesh
+from alexnet_jax.run import processes
+from alexnet_jax.run.workdir import Workdir
+
+CONFIG = processes.define_config_flag()
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
+
+
+def main() -> None:
+    """Refuses what cannot work, then trains."""
+    config, workdir = processes.read_config(CONFIG), Workdir(WORKDIR.value)
+    workdir.check(config)
+    mesh = open_mesh(config)
+    # TensorFlow takes seconds to import: not before what can be refused without it.
+    from alexnet_jax.data.batches import open_packed
+    from alexnet_jax.run.loop import train
+
+    train(config, workdir, open_packed(config.data, config.network.classes), mesh)
+
+
+if __name__ == "__main__":
+    processes.run(main)

@@ -1,0 +1,50 @@
+"""Checkpoints of everything that a run has learnt, saved while it goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from alexnet_jax.errors import RefusedError
+
+
+class Checkpoints:
+    """`STEP/` folders below a path; the newest is where a run resumes."""
+
+    def __init__(self, path: Path, keep: int | None = None):
+        """Opens the folder; to write, `keep` says how many of the newest stay, and old leftovers go."""
+        self.path = path
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=keep is not None,
+            cleanup_tmp_directories=keep is not None,
+            read_only=keep is None,
+        )
+        self._manager = ocp.CheckpointManager(path, options=options)
+
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, arrays: Any, progress: dict[str, Any]) -> None:
+        """Starts writing `arrays`, any tree, and `progress`, plain values; the caller may go on at once."""
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress))
+        self._manager.save(step, args=items, force=True)
+
+    def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+        """What was saved at a step, placed as `abstract` says, on whatever mesh that is."""
+        items = ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
+        try:
+            found = self._manager.restore(step, args=items)
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            reason = str(error).splitlines()[0]
+            raise RefusedError(f"cannot restore {self.path / str(step)}: {reason}") from error
+        return found.arrays, found.progress
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()

@@ -1,0 +1,32 @@
+"""From rows on disk to batches on the mesh, a few ahead of their use."""
+
+import collections
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.data.batches import PackedSet, read_batches
+from alexnet_jax.learning.step import Batch
+from alexnet_jax.mesh import batch_rows, place_rows
+
+ON_DEVICE = 2  # batches that wait there
+
+
+def feed(
+    packed: PackedSet,
+    split: str,
+    order: Callable[[int], np.ndarray],
+    steps: range,
+    mesh: Mesh,
+    read_ahead: int,
+) -> Iterator[Batch]:
+    """The batch of each step; this process reads only the rows that its devices hold."""
+    size = len(order(steps.start)) if steps else 0
+    rows = batch_rows(mesh, size)
+    waiting: collections.deque[Batch] = collections.deque()
+    for local in read_batches(packed, split, order, steps, rows, read_ahead):
+        waiting.append(Batch(*(place_rows(mesh, rows, part, size) for part in local)))
+        if len(waiting) > ON_DEVICE:
+            yield waiting.popleft()
+    yield from waiting

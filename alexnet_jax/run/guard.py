@@ -1,0 +1,37 @@
+"""Stopping in order: a signal asks the loop to save and end, a second Ctrl-C ends it at once."""
+
+import signal
+from types import FrameType, TracebackType
+
+from alexnet_jax.errors import PREEMPTED, UserError
+
+
+class Interrupted(UserError):
+    """The run was told to stop and has saved."""
+
+    exit_code = PREEMPTED
+
+
+class Guard:
+    """While active, TERM and the first Ctrl-C only set `asked`."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "Guard":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.asked = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])

@@ -1,0 +1,159 @@
+"""Training (section 5): restore, step, evaluate, report, save."""
+
+import math
+import time
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.config import Config
+from alexnet_jax.data.batches import PackedSet, TrainingOrder
+from alexnet_jax.errors import DivergedError
+from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.schedule import learning_rate
+from alexnet_jax.learning.step import State, abstract_state, init_state, make_train_step
+from alexnet_jax.mesh import EVERYWHERE, shard
+from alexnet_jax.run.checkpoint import Checkpoints
+from alexnet_jax.run.evaluation import Evaluator
+from alexnet_jax.run.feed import feed
+from alexnet_jax.run.guard import Guard, Interrupted
+from alexnet_jax.run.overview import overview
+from alexnet_jax.run.report import Report, describe
+from alexnet_jax.run.workdir import Workdir
+
+# State, figures not yet reported, validation errors so far.
+Saved = tuple[State, Totals, list[float]]
+
+
+def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> None:
+    """Trains to the end, from the start or from the last checkpoint."""
+    total = steps_in(config, packed.images("train"))
+    final = workdir.final()
+    if final and final["step"] >= total:
+        print(f"already complete: step {final['step']}, validation {describe(final)}")
+        return
+    workdir.adopt(config)
+    run = Run(config, workdir, packed, mesh)
+    try:
+        run.report.say(overview(config, mesh, run.state.params, packed, run.first, run.total))
+        with Guard() as guard:
+            run.learn(guard)
+        run.finish()
+    finally:
+        run.close()
+
+
+def steps_in(config: Config, images: int) -> int:
+    """The length of a run."""
+    return config.train.steps or math.ceil(config.train.epochs * images / config.train.batch_size)
+
+
+class Run:
+    """A run under way: its state, and what it has measured so far."""
+
+    def __init__(self, config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh):
+        self.config, self.workdir, self.packed, self.mesh = config, workdir, packed, mesh
+        self.images = packed.images("train")
+        self.total = steps_in(config, self.images)
+        self.checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep)
+        self.state, self.totals, self.errors = restore_or_start(self.checkpoints, config, mesh)
+        self.first = int(self.state.step)
+        workdir.forget_after(self.first)
+        self.report = Report(workdir, self.first, self.total)
+        self.train_step = make_train_step(config, mesh)
+        self.evaluator = Evaluator(config, mesh, packed)
+        self.unreported: tuple[int, Totals, float] | None = None
+        self.clock = time.monotonic()
+
+    def learn(self, guard: Guard) -> None:
+        """Section 5, step by step."""
+        order = TrainingOrder(self.config.seed, self.images, self.config.train.batch_size)
+        steps = range(self.first, self.total)
+        batches = feed(self.packed, "train", order, steps, self.mesh, self.config.data.read_ahead)
+        for done, batch in enumerate(batches, self.first + 1):
+            rate = learning_rate(self.config.schedule, self.epoch(done - 1), self.errors)
+            self.state, self.totals = self.train_step(
+                self.state, self.totals, self.evaluator.pixels, batch, np.float32(rate)
+            )
+            self.flush()
+            self.report.step(done)
+            if done % self.config.train.log_every == 0 or done == self.total:
+                self.unreported, self.totals = (done, self.totals, rate), Totals.zero()
+            if self.evaluation_due(done):
+                self.validate(done)
+            if done % self.config.checkpoint.every_steps == 0 or guard.asked:
+                self.save(done)
+            if guard.asked:
+                self.checkpoints.wait()
+                raise Interrupted(f"stopped and saved at step {done}; run the same command to go on")
+
+    def epoch(self, step: int) -> float:
+        return step * self.config.train.batch_size / self.images
+
+    def evaluation_due(self, done: int) -> bool:
+        every = self.config.evaluation.every_epochs
+        return done == self.total or self.epoch(done) // every > self.epoch(done - 1) // every
+
+    def flush(self) -> None:
+        """Reports the figures of a step whose successor is already under way."""
+        if self.unreported is None:
+            return
+        (step, totals, rate), self.unreported = self.unreported, None
+        means = totals.means()
+        now = time.monotonic()
+        speed, self.clock = float(totals.images) / (now - self.clock), now
+        self.report.figures(step, "train", {**means, "learning_rate": rate, "images_per_second": speed})
+        _require_finite(means["loss"], step)
+
+    def validate(self, done: int) -> None:
+        """Validation figures, and the error that the plateau rule sees."""
+        self.flush()
+        began = time.monotonic()
+        values = self.evaluator(self.state.params)
+        self.errors.append(values["top1_error"])
+        self.report.figures(done, "validation", values)
+        self.clock += time.monotonic() - began
+
+    def save(self, done: int) -> None:
+        """Starts a checkpoint, once it is certain that it holds numbers."""
+        self.flush()
+        _require_finite(float(self.totals.loss), done)
+        self.checkpoints.save(done, (self.state, self.totals), {"validation_errors": self.errors})
+
+    def finish(self) -> None:
+        """The last checkpoint and the closing figures."""
+        self.save(self.total)
+        self.checkpoints.wait()
+        last = [line for line in self.workdir.metrics() if line["split"] == "validation"][-1]
+        figures = {name: last[name] for name in ("loss", "top1_error", "top5_error")}
+        self.report.figures(self.total, "final", figures)
+        self.report.say(f"done   validation {describe(figures)}")
+
+    def close(self) -> None:
+        self.checkpoints.close()
+        self.report.close()
+
+
+def restore_or_start(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> Saved:
+    """The newest checkpoint, or the beginning."""
+    latest = checkpoints.latest()
+    if latest is None:
+        return init_state(config, mesh), Totals.zero(), []
+    return restore(checkpoints, latest, config, mesh)
+
+
+def restore(checkpoints: Checkpoints, step: int, config: Config, mesh: Mesh) -> Saved:
+    """What a run had saved at a step, placed on this mesh."""
+    place = shard(mesh, EVERYWHERE)
+    totals = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), Totals.zero())
+    (state, totals), progress = checkpoints.restore(step, (abstract_state(config, mesh), totals))
+    return state, totals, progress["validation_errors"]
+
+
+def _require_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} at step {step}: lower schedule.learning_rate, or look at the data; "
+            "the last checkpoint is from before"
+        )

@@ -1,0 +1,77 @@
+"""Around every command: quiet libraries, flags, devices, one-line errors and exit codes."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+# Before anything imports TensorFlow: it is only read by it, and talks too much.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from alexnet_jax.config import Config, build
+from alexnet_jax.errors import ConfigError, UserError
+
+
+def define_config_flag() -> flags.FlagHolder[ConfigDict]:
+    """`--config=FILE[:VARIANT]` and `--config.a.b=value`."""
+    # New attributes are let in here and refused by `build`, which knows the nearest name.
+    return config_flags.DEFINE_config_file("config", lock_config=False, accept_new_attributes=True)
+
+
+def read_config(flag: flags.FlagHolder[ConfigDict]) -> Config:
+    """The checked config that the flags describe."""
+    if flag.value is None:
+        raise ConfigError("--config is missing; try --config=configs/quickstart.py")
+    return build(flag.value.to_dict())
+
+
+def read_mesh(text: str) -> dict[str, int]:
+    """The config fields of a mesh written as DATAxTOWER."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise ConfigError(f"--mesh={text} must be DATAxTOWER, as in 1x2")
+    return {"data": int(match[1]), "tower": int(match[2])}
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command: parses its flags, prints what went wrong in one line, exits with its code."""
+
+    def checked(arguments: Sequence[str]) -> None:
+        if len(arguments) > 1:
+            raise ConfigError(f"unexpected argument {arguments[1]!r}; flags start with --")
+        main()
+
+    try:
+        logging.set_verbosity(logging.WARNING)
+        app.run(lambda arguments: _guarded(checked, arguments), flags_parser=_parse)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    try:
+        main(arguments)
+    except UserError as error:
+        _end(error)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        _end(ConfigError(_first_cause(error, arguments)))
+
+
+def _first_cause(error: Exception, arguments: Sequence[str]) -> str:
+    """The line of an error that a person can use; a config file's own errors arrive as whole tracebacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else f"{type(error).__name__} in {' '.join(arguments[1:])}"
+
+
+def _end(error: UserError) -> None:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.exit(error.exit_code)

@@ -1,0 +1,62 @@
+"""What a run says: a bar or plain lines on the terminal, metrics.jsonl, TensorBoard."""
+
+import sys
+import time
+from typing import Any
+
+from clu import metric_writers
+from tqdm import tqdm
+
+from alexnet_jax.run.workdir import Workdir
+
+
+class Report:
+    """Tells a terminal, a file and TensorBoard how a run is doing."""
+
+    def __init__(self, workdir: Workdir, first: int, total: int):
+        self.workdir, self.total = workdir, total
+        self._writer = metric_writers.SummaryWriter(str(workdir.path))
+        self._bar = tqdm(
+            total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
+        self._started, self._first = time.monotonic(), first
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        self._bar.update(step - self._bar.n)
+
+    def figures(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Writes one line of figures everywhere."""
+        self.workdir.append({"step": step, "split": split, **values})
+        self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
+        text = f"{step:>7}/{self.total}  {split:<10}  {describe(values)}"
+        if split == "train" and not self._bar.disable:
+            self._bar.set_postfix_str(describe(values))
+        else:
+            left = "" if split != "train" else f"  {self._time_left(step)} left"
+            self.say(text + left)
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        self._bar.close()
+        self._writer.flush()
+        self._writer.close()
+
+    def _time_left(self, step: int) -> str:
+        pace = (time.monotonic() - self._started) / max(step - self._first, 1)
+        return tqdm.format_interval(pace * (self.total - step))
+
+
+def describe(values: dict[str, Any]) -> str:
+    """Figures for a person."""
+    words = [f"loss {values['loss']:.4f}"]
+    words += [f"top-{k} error {100 * values[f'top{k}_error']:.1f} %" for k in (1, 5)]
+    if "learning_rate" in values:
+        words.append(f"rate {values['learning_rate']:g}")
+    if "images_per_second" in values:
+        words.append(f"{values['images_per_second']:.0f} images/s")
+    return "  ".join(words)

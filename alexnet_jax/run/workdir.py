@@ -1,0 +1,102 @@
+"""What a run leaves in its folder besides checkpoints: the config and the log of its figures."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax.config import Config, build
+from alexnet_jax.errors import ConfigError, RefusedError
+
+# A run keeps its network, its data and the order in which it sees them.
+FIXED = ("seed", "network", "data.name", "data.size", "train.batch_size")
+
+
+class Workdir:
+    """The folder of a run."""
+
+    def __init__(self, path: str):
+        self.path = Path(path).expanduser().absolute()
+        self.config_path = self.path / "config.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+
+    def check(self, config: Config) -> None:
+        """Refuses a folder that cannot be written, or that holds another run."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise RefusedError(f"cannot write to --workdir={self.path}: {error.strerror}") from error
+        if self.config_path.exists():
+            _check_same(self.read_config(), config, self.path)
+
+    def adopt(self, config: Config) -> None:
+        """Writes `config.json`."""
+        _write(self.config_path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+    def read_config(self) -> Config:
+        """The config of the run."""
+        if not self.config_path.exists():
+            raise RefusedError(f"{self.path} holds no run: there is no config.json")
+        try:
+            return build(json.loads(self.config_path.read_text()))
+        except (json.JSONDecodeError, UnicodeDecodeError, ConfigError, OSError) as error:
+            raise RefusedError(f"{self.config_path} is corrupt: {error}") from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`; a line cut off by a crash ends the list."""
+        lines = []
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            for line in self.metrics_path.read_text().splitlines():
+                lines.append(json.loads(line))  # noqa: PERF401: what was read before a bad line counts
+        return lines
+
+    def final(self) -> dict[str, Any] | None:
+        """The closing line of a finished run."""
+        lines = self.metrics()
+        return lines[-1] if lines and lines[-1]["split"] == "final" else None
+
+    def forget_after(self, step: int) -> None:
+        """Drops the lines that a resumed run will write again."""
+        kept = [line for line in self.metrics() if line["step"] <= step and line["split"] != "final"]
+        if self.metrics_path.exists():
+            _write(self.metrics_path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Adds a line to `metrics.jsonl`; it is there when this returns."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(clean) + "\n")
+
+
+def _check_same(old: Config, new: Config, path: Path) -> None:
+    """A run cannot change its network, its data or their order half-way."""
+    after = dict(_leaves(dataclasses.asdict(new)))
+    for name, value in _leaves(dataclasses.asdict(old)):
+        fixed = any(name == field or name.startswith(f"{field}.") for field in FIXED)
+        if fixed and after[name] != value:
+            raise RefusedError(
+                f"{path} holds a run with {name}={value}, this config says {after[name]}; "
+                "choose another --workdir"
+            )
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file at once: a reader or a crash sees the old text or the new."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    temporary.replace(path)
