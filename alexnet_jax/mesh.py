@@ -23,7 +23,8 @@ def open_mesh(config: Config) -> Mesh:
     if wanted.tower and towers % wanted.tower:
         divisors = [str(n) for n in range(1, towers + 1) if towers % n == 0]
         raise ConfigError(
-            f"mesh.tower={wanted.tower} does not divide network.towers={towers}; choose {' or '.join(divisors)}"
+            f"mesh.tower={wanted.tower} does not divide network.towers={towers}; "
+            f"choose {' or '.join(divisors)}"
         )
     if wanted.cpu_devices:
         simulate_cpu_devices(wanted.cpu_devices)

@@ -8,14 +8,13 @@ Expected: top-1 validation error at most 10 % (chance is 90 %).
 Everything that is not set here is the paper's, from configs/imagenet.py.
 """
 
-import importlib.util
-from pathlib import Path
-
 from ml_collections import ConfigDict
+
+from configs import imagenet
 
 
 def get_config() -> ConfigDict:
-    config = _paper()
+    config = imagenet.get_config()
     config.mesh = {"data": 1, "tower": 2, "cpu_devices": 2}
 
     # 72 px pictures, crops of 64: 15-7-7-3-3-3-3-1 instead of 55-27-27-13-13-13-13-6.
@@ -38,11 +37,3 @@ def get_config() -> ConfigDict:
     config.evaluation.every_epochs = 4.0
     config.checkpoint.every_steps = 500
     return config
-
-
-def _paper() -> ConfigDict:
-    """The paper's config, from the file beside this one."""
-    spec = importlib.util.spec_from_file_location("imagenet", Path(__file__).with_name("imagenet.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()

@@ -1,4 +1,4 @@
-"""Packs a data set once: everything up to fixed-size pictures, which the paper's recipe does the same each time.
+"""Packs a data set once: all that the paper's recipe does to a picture before it is cropped.
 
 A packed set is a TFDS data set in a random-access format (`tfds.builder_from_directory` opens it), with the
 statistics of its training split beside it. It is built in a temporary folder and moved into place when it is

@@ -1,6 +1,5 @@
 """What a run leaves in its folder besides checkpoints: the config and the log of its figures."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -51,11 +50,8 @@ class Workdir:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; a line cut off by a crash ends the list."""
-        lines = []
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            for line in self.metrics_path.read_text().splitlines():
-                lines.append(json.loads(line))  # noqa: PERF401: what was read before a bad line counts
-        return lines
+        text = self.metrics_path.read_text() if self.metrics_path.exists() else ""
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def final(self) -> dict[str, Any] | None:
         """The closing line of a finished run."""
