@@ -7,7 +7,7 @@ from jax import numpy as jnp
 from alexnet_jax.config import NetworkConfig
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.network.layers import Conv, Dense, Towers, cross, dropout
-from alexnet_jax.network.lrn import local_response_norm
+from alexnet_jax.network.lrn import at_least_float32, local_response_norm
 from alexnet_jax.network.pool import max_pool
 
 CONV1_SIZE, CONV1_STRIDE = 11, 4
@@ -69,7 +69,7 @@ class AlexNet(nnx.Module):
         x = self.activate(self.fc7(cross(x)))  # 2 x [B, 2048] from [B, 4096]
         x = dropout(x, rate, dropout_keys, layer=7)
         x = self.fc8(cross(x))  # 2 x [B, 500]
-        return cross(x)[0][:, : self.config.classes].astype(jnp.float32)  # [B, 1000]
+        return at_least_float32(cross(x)[0][:, : self.config.classes])  # [B, 1000]
 
     def activate(self, x: Towers) -> Towers:
         return [ACTIVATIONS[self.config.activation](tower) for tower in x]

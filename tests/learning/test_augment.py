@@ -1,0 +1,89 @@
+"""Crops, flips, mean, colour noise and views against NumPy and their distributions."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax.config import AugmentConfig
+from alexnet_jax.learning.augment import Pixels, fixed_views, pixels, random_view
+
+PLAIN = AugmentConfig(flip=True, colour_noise=0.0, colour_unit="root_eigenvalue")
+SIZE, CROP = 20, 12
+# Each pixel says where it is.
+PICTURE = np.stack([*np.mgrid[:SIZE, :SIZE], np.zeros((SIZE, SIZE))], axis=-1).astype(np.uint8)
+
+
+def views(picture: np.ndarray, looks: Pixels, crop: int, config: AugmentConfig, count: int) -> np.ndarray:
+    look = partial(random_view, size=crop, config=config)
+    keys = jax.random.split(jax.random.key(0), count)
+    return np.asarray(jax.jit(jax.vmap(look, in_axes=(None, 0, None)))(picture, keys, looks))
+
+
+def blank(size: int) -> Pixels:
+    return pixels(np.zeros((size, size, 3)), np.eye(3), PLAIN)
+
+
+def test_crops_and_flips() -> None:
+    """Whole windows of the picture, 8 places each way and two orientations, all as likely."""
+    found = views(PICTURE, blank(SIZE), CROP, PLAIN, 4000)
+    corners = {}
+    for view in found:
+        flipped = view[0, 0, 1] > view[0, 1, 1]
+        upright = view[:, ::-1] if flipped else view
+        top, left = upright[0, 0, :2].astype(int)
+        np.testing.assert_array_equal(upright, PICTURE[top : top + CROP, left : left + CROP])
+        corners[top, left, flipped] = corners.get((top, left, flipped), 0) + 1
+    assert {place[:2] for place in corners} == {(i, j) for i in range(8) for j in range(8)}
+    assert sum(n for (*_, flipped), n in corners.items() if flipped) == pytest.approx(2000, abs=150)
+    assert len(corners) == 128
+    assert max(corners.values()) < 70  # 31 on average
+
+
+def test_the_papers_factor() -> None:
+    """256 and 224: 32 places each way, which with the flip makes 2048."""
+    picture = np.stack([*np.mgrid[:256, :256], np.zeros((256, 256))], axis=-1).astype(np.uint8)
+    corners = views(picture, blank(256), 224, dataclasses.replace(PLAIN, flip=False), 400)[:, 0, 0, :2]
+    assert (corners.min(), corners.max()) == (0, 31)
+
+
+def test_the_mean_moves_with_the_crop() -> None:
+    """Section 2 subtracts the mean of each pixel, so where the crop lies does not matter."""
+    looks = pixels(PICTURE.astype(float), np.eye(3), PLAIN)
+    assert not views(PICTURE, looks, CROP, PLAIN, 50).any()
+
+
+@pytest.mark.parametrize("unit", ["root_eigenvalue", "eigenvalue"])
+def test_colour_noise(unit: str) -> None:
+    """One draw a picture, the same at each pixel; covariance E diag((0.1 u)^2) E^T."""
+    factor = np.random.default_rng(0).normal(0, 3, (3, 3))
+    covariance = factor @ factor.T
+    config = AugmentConfig(flip=False, colour_noise=0.1, colour_unit=unit)
+    looks = pixels(np.zeros((1, 1, 3)), covariance, config)
+    draws = views(np.zeros((1, 1, 3), np.uint8), looks, 1, config, 20000).reshape(-1, 3)
+    values, vectors = np.linalg.eigh(covariance)
+    power = values if unit == "root_eigenvalue" else values**2
+    wanted = 0.01 * (vectors * power) @ vectors.T
+    np.testing.assert_allclose(np.cov(draws.T), wanted, atol=0.03 * np.abs(wanted).max())
+    assert np.abs(draws.mean(axis=0)).max() < 4 * np.sqrt(wanted.max() / len(draws))
+    wide = pixels(np.zeros((4, 4, 3)), covariance, config)
+    one = views(np.zeros((4, 4, 3), np.uint8), wide, 4, config, 1)[0]
+    assert np.ptp(one, axis=(0, 1)).max() == 0
+    assert one.any()
+
+
+def test_the_ten_views() -> None:
+    """Section 4.1: four corners and the centre, and their mirror images."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
+    mean = rng.uniform(0, 255, (256, 256, 3)).astype(np.float32)
+    found = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 10))
+    centred = pictures - mean
+    for i, (top, left) in enumerate([(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]):
+        window = centred[:, top : top + 224, left : left + 224]
+        np.testing.assert_allclose(found[i], window, atol=1e-4)
+        np.testing.assert_allclose(found[i + 5], window[:, :, ::-1], atol=1e-4)
+    centre = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 1))
+    np.testing.assert_array_equal(centre[0], found[2])

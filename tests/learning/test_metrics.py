@@ -1,0 +1,33 @@
+"""Losses and error counts against NumPy."""
+
+import jax
+import numpy as np
+
+from alexnet_jax.learning.metrics import Totals, score
+
+
+def test_score_against_numpy() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.asarray(jax.nn.log_softmax(rng.normal(0, 2, (50, 12))))
+    labels, weights = rng.integers(0, 12, 50), rng.integers(0, 2, 50).astype(np.float32)
+    loss = top1 = top5 = 0.0
+    for row, label, weight in zip(scores, labels, weights, strict=True):
+        order = np.argsort(-row)
+        loss -= weight * row[label]
+        top1 += weight * (label != order[0])
+        top5 += weight * (label not in order[:5])
+    means = score(scores, labels, weights).means()
+    wanted = np.array([loss, top1, top5]) / weights.sum()
+    np.testing.assert_allclose(list(means.values()), wanted, rtol=1e-5)
+
+
+def test_sums_add_up() -> None:
+    scores, labels = np.log(np.full((4, 6), 1 / 6)), np.zeros(4, int)
+    once = score(scores, labels, np.ones(4))
+    twice = (Totals.zero() + once + once).means()
+    np.testing.assert_allclose(list(twice.values()), list(once.means().values()))
+
+
+def test_what_is_not_a_number_is_an_error() -> None:
+    totals = score(np.full((3, 6), np.nan), np.zeros(3, int), np.ones(3))
+    assert (float(totals.top1_errors), float(totals.top5_errors)) == (3, 3)

@@ -1,0 +1,133 @@
+"""The network against a NumPy float64 AlexNet, its sizes against the paper, its towers against each other."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax import numpy as jnp
+from jax.sharding import PartitionSpec
+
+from alexnet_jax.config import Config, NetworkConfig
+from alexnet_jax.errors import ConfigError
+from alexnet_jax.mesh import PARAMETERS, make_mesh
+from alexnet_jax.network.alexnet import AlexNet, conv1_padding, layer_sizes
+from alexnet_jax.network.layers import Towers, cross, dropout
+from tests.network import reference
+
+
+def parts(config: NetworkConfig, kind: type[AlexNet] = AlexNet) -> tuple[nnx.GraphDef, dict]:
+    graph, params = nnx.split(kind(config, nnx.Rngs(params=1)), nnx.Param)
+    return graph, nnx.to_pure_dict(params)
+
+
+def call(config: NetworkConfig, params: dict, images: np.ndarray, shape: tuple[int, int]) -> jax.Array:
+    """Class scores on a mesh."""
+    graph, _ = parts(config)
+
+    def body(params: dict, images: jax.Array) -> jax.Array:
+        return jax.lax.pmax(nnx.merge(graph, params)(images), "tower")
+
+    specs = {"in_specs": (PARAMETERS, PartitionSpec()), "out_specs": PartitionSpec()}
+    return jax.jit(jax.shard_map(body, mesh=make_mesh(*shape), **specs))(params, images)
+
+
+@pytest.mark.parametrize("towers", [1, 2, 4])
+def test_forward_against_numpy(narrow: Config, towers: int) -> None:
+    """Every layer, crossing and border, with weights large enough for LRN and ReLU to matter."""
+    config = dataclasses.replace(
+        narrow.network,
+        towers=towers,
+        classes=9,
+        image_size=63,
+        weight_deviations=(0.01, 0.2, 0.2, 0.3, 0.3, 0.5, 0.5, 0.5),
+        biases=(0.1, 1.0, -0.2, 1.0, 0.5, 1.0, -0.3, 0.2),
+    )
+    _, params = parts(config)
+    images = np.random.default_rng(0).normal(0, 60, (2, 63, 63, 3)).astype(np.float32)
+    found = call(config, params, images, (1, towers))
+    for image, scores in zip(images, found, strict=True):
+        wanted = reference.forward(params, np.float64(image), towers, conv1_padding(63), 9)
+        np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_sizes_of_the_paper(paper: Config) -> None:
+    assert list(layer_sizes(paper.network).values()) == [224, 55, 27, 27, 13, 13, 13, 13, 6]
+    assert conv1_padding(224) == 3
+    params = jax.eval_shape(lambda: parts(paper.network)[1])
+    shapes = {name: layer["kernel"].shape for name, layer in params.items()}
+    assert shapes["conv1"] == (2, 11, 11, 3, 48)
+    assert shapes["conv2"] == (2, 5, 5, 48, 128)
+    assert shapes["conv3"] == (2, 3, 3, 256, 192)
+    assert shapes["fc6"] == (2, 9216, 2048)
+    assert shapes["fc8"] == (2, 4096, 500)
+    assert sum(x.size for x in jax.tree.leaves(params)) == 60_965_224
+
+
+def test_too_small_a_picture(paper: Config) -> None:
+    with pytest.raises(ConfigError, match="image_size=50 is too small"):
+        layer_sizes(dataclasses.replace(paper.network, image_size=50))
+
+
+@pytest.mark.parametrize(("layer", "meets"), [("conv2", False), ("conv3", True), ("conv5", True)])
+def test_towers_meet_at_conv3(narrow: Config, layer: str, meets: bool) -> None:
+    """Tower 0's outputs do not depend on tower 1's conv1 before conv3, exactly."""
+    seen: list[Towers] = []
+
+    class Watched(AlexNet):
+        def activate(self, x: Towers) -> Towers:
+            seen.append(super().activate(x))
+            return seen[-1]
+
+    graph, params = parts(narrow.network, Watched)
+    images = np.random.default_rng(0).normal(0, 60, (1, 64, 64, 3)).astype(np.float32)
+
+    def strength(params: dict) -> jax.Array:
+        def body(params: dict, images: jax.Array) -> jax.Array:
+            seen.clear()
+            nnx.merge(graph, params)(images)
+            return jax.lax.psum(jnp.sum(seen[int(layer[-1]) - 1][0] ** 2), "tower")
+
+        specs = {"in_specs": (PARAMETERS, PartitionSpec()), "out_specs": PartitionSpec()}
+        return jax.shard_map(body, mesh=make_mesh(1, 1), **specs)(params, images)
+
+    gradient = jax.jit(jax.grad(strength))(params)["conv1"]["kernel"]
+    assert np.any(gradient[0] != 0)
+    assert np.any(gradient[1] != 0) == meets
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 4)])
+def test_cross_joins_towers_in_order(shape: tuple[int, int]) -> None:
+    towers = np.arange(4 * 2 * 3, dtype=np.float32).reshape(4, 2, 3)
+
+    def body(x: jax.Array) -> jax.Array:
+        return jnp.stack(cross(list(x)))
+
+    spec = PartitionSpec("tower")
+    joined = jax.shard_map(body, mesh=make_mesh(*shape), in_specs=spec, out_specs=spec)(towers)
+    wanted = np.concatenate(list(towers), axis=-1)
+    np.testing.assert_array_equal(joined, np.stack([wanted] * 4))
+
+
+def test_dropout_belongs_to_image_layer_and_tower() -> None:
+    """The same masks on one device as on two; half of the units; another mask for each cause."""
+    keys = jax.random.split(jax.random.key(3), 500)
+    ones = np.ones((2, 500, 64), np.float32)
+
+    def masks(shape: tuple[int, int], layer: int) -> np.ndarray:
+        def body(x: jax.Array) -> jax.Array:
+            return jnp.stack(dropout(list(x), 0.5, keys, layer))
+
+        spec = PartitionSpec("tower")
+        return np.asarray(jax.shard_map(body, mesh=make_mesh(*shape), in_specs=spec, out_specs=spec)(ones))
+
+    one, two, other = masks((1, 1), 6), masks((1, 2), 6), masks((1, 1), 7)
+    np.testing.assert_array_equal(one, two)
+    assert abs(one.mean() - 0.5) < 0.01
+    for left, right in ((one[0], one[1]), (one, other), (one[:, :-1], one[:, 1:])):
+        assert abs((left == right).mean() - 0.5) < 0.01
+
+
+def test_dropout_halves_at_test() -> None:
+    assert dropout([jnp.ones((1, 4))], 0.5, None, 6)[0].tolist() == [[0.5] * 4]

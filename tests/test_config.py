@@ -1,0 +1,70 @@
+"""Configs are checked where they enter, and complain in one line."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from alexnet_jax.config import build
+from alexnet_jax.errors import ConfigError
+from configs import imagenet, quickstart
+
+
+def values(**changes: Any) -> dict:
+    """The paper's config with some fields changed, written as section__name."""
+    config = imagenet.get_config().to_dict()
+    for path, value in changes.items():
+        *sections, name = path.split("__")
+        section = config
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    return config
+
+
+@pytest.mark.parametrize("recipe", [imagenet, quickstart])
+def test_recipes_survive_json(recipe: Any) -> None:
+    config = build(recipe.get_config().to_dict())
+    assert build(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_a_variant_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="no variant 'sauce'; there is: paper"):
+        imagenet.get_config("sauce")
+
+
+COMPLAINTS = [
+    ({"optimizer__momentun": 0.9}, "unknown field config.optimizer.momentun; .* config.optimizer.momentum"),
+    ({"sed": 1}, "unknown field config.sed; the nearest name is config.seed"),
+    ({"network__towers": 3}, "network.towers=3 must be 1, 2 or 4"),
+    ({"network__towers": "2"}, "config.network.towers='2' must be of type int"),
+    ({"network__dropout": float("nan")}, "config.network.dropout=nan must be of type float"),
+    ({"network__fc_widths": (4096, 4097)}, "a layer of 4097 units cannot be split over network.towers=2"),
+    ({"network__conv_widths": (96, 256)}, "must have 5 entries, conv1 to conv5"),
+    ({"network__lrn": 5}, "config.network.lrn=5 must be a group of fields"),
+    ({"network__lrn__size": 4}, "network.lrn.size=4 must be odd"),
+    ({"network__activation": "gelu"}, "must be one of 'relu', 'tanh', 'sigmoid'"),
+    ({"data__size": 200}, "data.size=200 is smaller than the crop, network.image_size=224"),
+    ({"evaluation__views": 5}, "evaluation.views=5 must be 1"),
+    ({"schedule__drops": (30.0, 20.0)}, "schedule.drops=.* must ascend"),
+    ({"train__batch_size": 0}, "train.batch_size=0 must be above 0"),
+    ({"train__steps": -1}, "train.steps=-1 must not be negative"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), COMPLAINTS)
+def test_complaints(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(values(**changes))
+
+
+def test_a_missing_field() -> None:
+    config = values()
+    del config["train"]["epochs"]
+    with pytest.raises(ConfigError, match=r"config\.train\.epochs is missing"):
+        build(config)
+
+
+def test_whole_numbers_serve_as_floats() -> None:
+    assert build(values(train__epochs=2)).train.epochs == 2.0

@@ -1,0 +1,66 @@
+"""The floors of the house: nothing points up, the core knows no files, no function is long."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "alexnet_jax").rglob("*.py"))
+# What each floor may import of this project, itself included.
+GROUND = {"errors", "config", "mesh"}
+FLOORS = {
+    "errors": set(),
+    "config": {"errors"},
+    "mesh": {"errors", "config"},
+    "network": GROUND | {"network"},
+    "learning": GROUND | {"network", "learning"},
+    "data": GROUND | {"data"},
+    "run": GROUND | {"network", "learning", "data", "run"},
+    "commands": GROUND | {"run", "data"},
+}
+# Within `network`.
+ORDER = {"alexnet": {"layers", "lrn", "pool"}, "layers": set(), "lrn": set(), "pool": set()}
+PURE = {"network", "learning"}
+LIBRARIES = {"jax", "flax", "optax", "numpy", "functools", "dataclasses", "collections", "typing"}
+
+
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports, anywhere in it."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{name.name}" for name in node.names]
+    return found
+
+
+def floor(path: Path) -> str:
+    part = path.relative_to(ROOT / "alexnet_jax").parts[0].removesuffix(".py")
+    return part if part in FLOORS else "commands"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    own = [name.split(".") for name in imports(path) if name.startswith("alexnet_jax.")]
+    assert {name[1] for name in own} <= FLOORS[floor(path)]
+    if floor(path) == "network" and path.stem in ORDER:
+        assert {name[2] for name in own if name[1] == "network"} <= ORDER[path.stem]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if floor(p) in PURE], ids=lambda path: path.stem)
+def test_the_core_is_pure(path: Path) -> None:
+    assert {name.split(".")[0] for name in imports(path)} <= LIBRARIES | {"alexnet_jax"}
+
+
+def test_shard_map_stands_in_one_place() -> None:
+    assert [path.stem for path in FILES if "shard_map(" in path.read_text()] == ["step"]
+
+
+def test_no_function_is_over_60_lines() -> None:
+    for path in (*FILES, *ROOT.glob("configs/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 60, f"{path}: {node.name} has {length} lines"

@@ -1,0 +1,69 @@
+"""Meshes of eight simulated devices, and which rows live where."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax.config import Config
+from alexnet_jax.errors import ConfigError
+from alexnet_jax.mesh import batch_rows, compiler_options, make_mesh, open_mesh, place_rows
+
+
+def with_mesh(config: Config, batch_size: int = 8, **fields: int) -> Config:
+    return dataclasses.replace(
+        config,
+        mesh=dataclasses.replace(config.mesh, **({"data": 0, "tower": 0, "cpu_devices": 0} | fields)),
+        train=dataclasses.replace(config.train, batch_size=batch_size),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [
+        ({}, (4, 2)),
+        ({"tower": 1}, (8, 1)),
+        ({"data": 2}, (2, 2)),
+        ({"data": 1, "tower": 1}, (1, 1)),
+    ],
+)
+def test_shapes(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:
+    mesh = open_mesh(with_mesh(narrow, **fields))
+    assert mesh.axis_names == ("data", "tower")
+    assert mesh.devices.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tower": 3}, "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
+        ({"data": 5, "tower": 2}, "needs 10 devices, there are 8 .*cpu_devices=10"),
+        ({"data": 4, "tower": 2, "batch_size": 10}, "train.batch_size=10 does not divide .* 8 or 12"),
+        ({"data": 4, "tower": 2, "batch_size": 3}, "train.batch_size=3 does not divide .* 4 or 8"),
+    ],
+)
+def test_refusals(narrow: Config, fields: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_mesh(with_mesh(narrow, **fields))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (8, 1)])
+def test_rows_land_on_their_devices(shape: tuple[int, int]) -> None:
+    """Each row of the mesh's devices holds its slice of the batch, both towers the same."""
+    mesh, batch = make_mesh(*shape), np.arange(16).reshape(16, 1)
+    rows = batch_rows(mesh, 16)
+    placed = place_rows(mesh, rows, batch[rows], 16)
+    np.testing.assert_array_equal(jax.device_get(placed), batch)
+    each = 16 // shape[0]
+    for piece in placed.addressable_shards:
+        line = np.argwhere(mesh.devices == piece.device)[0][0]
+        np.testing.assert_array_equal(piece.data, batch[line * each : (line + 1) * each])
+
+
+def test_compiler_options() -> None:
+    """The CPU option is one that this jaxlib compiles with; elsewhere there is none."""
+    options = compiler_options("cpu")
+    assert list(options) == ["xla_cpu_experimental_ynn_fusion_type"]
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
+    assert compiler_options("gpu") == {}
