@@ -59,7 +59,12 @@ def test_shard_map_stands_in_one_place() -> None:
 
 
 def test_no_function_is_over_60_lines() -> None:
-    for path in (*FILES, *ROOT.glob("configs/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")):
+    for path in (
+        *FILES,
+        *ROOT.glob("configs/*.py"),
+        *ROOT.glob("benchmarks/*.py"),
+        *ROOT.glob("tests/**/*.py"),
+    ):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 length = node.end_lineno - node.lineno + 1

@@ -116,10 +116,9 @@ def checks(u: Array, v: Array, period: float) -> Array:
     return np.minimum(np.maximum(across, down), np.maximum(-across, -down))
 
 
-def dots(u: Array, v: Array, period: float) -> Array:
-    """Discs on a square lattice."""
-    across, down = folded(u, period), folded(v, period)
-    return np.sqrt(across * across + down * down) - 0.3 * period
+def target(u: Array, v: Array, period: float) -> Array:
+    """Circles within circles."""
+    return np.abs(folded(np.sqrt(u * u + v * v), period)) - period / 4
 
 
 def folded(u: Array, period: float) -> Array:
@@ -128,7 +127,7 @@ def folded(u: Array, period: float) -> Array:
 
 
 SHAPES: tuple[Outline, ...] = (disc, ring, crescent, square, cross, triangle, star)
-TEXTURES: tuple[Pattern, ...] = (stripes, checks, dots)
+TEXTURES: tuple[Pattern, ...] = (stripes, checks, target)
 CLASS_NAMES = tuple(draw.__name__ for draw in SHAPES + TEXTURES)
 
 
@@ -201,7 +200,7 @@ def object_layers(rng: np.random.Generator, u: Array, v: Array, label: int) -> l
     """What to paint in a colour each, bottom up: a shape is one layer, a texture lies on a blob."""
     if label < len(SHAPES):
         return [SHAPES[label](u, v)]
-    right, down = rng.uniform(0, 1, 2).tolist()
+    right, down = rng.uniform(-0.25, 0.25, 2).tolist()
     pattern = TEXTURES[label - len(SHAPES)](u + right, v + down, rng.uniform(*PERIODS))
     return [blob(u, v), np.maximum(blob(u, v), pattern)]
 

@@ -20,7 +20,7 @@ from jax import numpy as jnp
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def local_response_norm(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> jax.Array:
     """`a` over its last axis (the maps of one tower), normalised; sums are float32."""
-    wide = a.astype(jnp.float32)
+    wide = at_least_float32(a)
     return (wide * _negative_power(_denominator(wide, size, k, alpha), beta)).astype(a.dtype)
 
 
@@ -29,7 +29,7 @@ def _forward(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> tu
 
 
 def _backward(size: int, k: float, alpha: float, beta: float, a: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-    wide, g = a.astype(jnp.float32), g.astype(jnp.float32)
+    wide, g = at_least_float32(a), at_least_float32(g)
     d = _denominator(wide, size, k, alpha)
     s = _negative_power(d, beta)
     # The adjoint of a centred window is the window mirrored: the same one, as `size` is odd.
@@ -56,3 +56,8 @@ def _negative_power(d: jax.Array, beta: float) -> jax.Array:
         root = lax.rsqrt(d)
         return root * jnp.sqrt(root)
     return d**-beta
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Sums, roots and probabilities are taken in float32 (or float64, where that is what came in)."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -60,9 +60,10 @@ def test_parity(sharded: tuple, reference: dict, paper: Config) -> None:
 def test_communication(sharded: tuple, paper: Config) -> None:
     """Five gathers over `tower` and their transposes; over `data` the gradient; nothing else but scalars."""
     (data, tower), text, _ = sharded
-    expected, rows = crossings(paper, data), "{{" + "},{".join(
-        ",".join(str(d * tower + t) for t in range(tower)) for d in range(data)
-    ) + "}}"
+    expected, rows = (
+        crossings(paper, data),
+        "{{" + "},{".join(",".join(str(d * tower + t) for t in range(tower)) for d in range(data)) + "}}",
+    )
     found = collectives(text)
     gathers = [c for c in found if c.kind == "all-gather"]
     scatters = [c for c in found if c.kind == "reduce-scatter"]

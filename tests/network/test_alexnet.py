@@ -40,15 +40,15 @@ def test_forward_against_numpy(narrow: Config, towers: int) -> None:
         narrow.network,
         towers=towers,
         classes=9,
-        image_size=63,
+        image_size=66,
         weight_deviations=(0.01, 0.2, 0.2, 0.3, 0.3, 0.5, 0.5, 0.5),
         biases=(0.1, 1.0, -0.2, 1.0, 0.5, 1.0, -0.3, 0.2),
     )
     _, params = parts(config)
-    images = np.random.default_rng(0).normal(0, 60, (2, 63, 63, 3)).astype(np.float32)
+    images = np.random.default_rng(0).normal(0, 60, (2, 66, 66, 3)).astype(np.float32)
     found = call(config, params, images, (1, towers))
     for image, scores in zip(images, found, strict=True):
-        wanted = reference.forward(params, np.float64(image), towers, conv1_padding(63), 9)
+        wanted = reference.forward(params, np.float64(image), towers, conv1_padding(66), 9)
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
