@@ -70,13 +70,10 @@ def centre_square(image: tf.Tensor, size: int) -> tf.Tensor:
     shorter = tf.reduce_min(shape)
     scaled = tf.cast(tf.round(shape * size / shorter), tf.int32)
     # Area averaging to shrink and cubic to grow, as the authors did.
-    method = tf.cond(shorter > size, lambda: 0, lambda: 1)
-    resized = tf.switch_case(
-        method,
-        [
-            lambda: tf.image.resize(image, scaled, method="area"),
-            lambda: tf.image.resize(image, scaled, method="bicubic"),
-        ],
+    resized = tf.cond(
+        shorter > size,
+        lambda: tf.image.resize(image, scaled, method="area"),
+        lambda: tf.image.resize(image, scaled, method="bicubic"),
     )
     top, left = (scaled[0] - size) // 2, (scaled[1] - size) // 2
     square = resized[top : top + size, left : left + size]
@@ -113,8 +110,9 @@ def _pack_split(
     shards = max(1, round(images * size * size * 3 / SHARD_BYTES))
     lengths = [images * (i + 1) // shards - images * i // shards for i in range(shards)]
     template = _template(builder, work).replace(split=split)
-    batches = tqdm(_squares(builder, split, size), f"packing {split}", leave=False, unit_scale=READ_AT_ONCE)
-    rows = _rows(batches, sums if split == "train" else None)
+    rows = _rows(_squares(builder, split, size), sums if split == "train" else None)
+    # The bar is for terminals only.
+    rows = iter(tqdm(rows, f"packing {split}", images, leave=False, unit="picture", disable=None))
     for i, length in enumerate(lengths):
         # One picture a group: a random read decodes one picture. Uncompressed: pixels barely compress.
         writer = ArrayRecordWriter(

@@ -1,5 +1,7 @@
 """Where pictures come from: TFDS builders, generated where they can be."""
 
+import contextlib
+import os
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -15,7 +17,12 @@ def open_source(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
             f"there is no packed data set {name!r} below {data_dir}, and this version can pack "
             "toyshapes only; try --config=configs/quickstart.py"
         )
+    return prepare(Toyshapes(data_dir=str(data_dir / "tfds")))
+
+
+def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
+    """Generates a builder's files, without the paragraphs that TFDS prints about it."""
     tfds.disable_progress_bar()
-    builder = Toyshapes(data_dir=str(data_dir / "tfds"))
-    builder.download_and_prepare()
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        builder.download_and_prepare()
     return builder

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 
 _OPERATION = re.compile(
-    r"= (?P<result>\(?[a-z0-9]+\[.*?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|collective-\w+)"
-    r"(?:-start)?\((?P<rest>.*)"
+    r"= (?P<result>\(?[a-z0-9]+\[.*?) "
+    r"(?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|collective-[a-z]+)(?:-start)?\((?P<rest>.*)"
 )
 _LISTED = re.compile(r"replica_groups=(\{\{.*?\}\}|\[[^ ]*)")
 _SHAPE = re.compile(r"[a-z]+\d+\[([\d,]*)\]")

@@ -96,7 +96,7 @@ def test_compiled_step_has_no_slow_operation(sharded: tuple) -> None:
     assert not [line for line in lines if " scatter(" in line or " select-and-scatter(" in line]
 
 
-def test_size_and_initial_loss(reference: dict, paper: Config) -> None:
+def test_size_and_initial_loss(reference: dict) -> None:
     """60,965,224 parameters; before learning, 1000 classes are nearly equally likely."""
     numbers = sum(x.size for x in jax.tree.leaves(reference["params"][0]))
     assert numbers == 60_965_224

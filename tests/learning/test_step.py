@@ -1,4 +1,4 @@
-"""The step on narrow networks: other tower counts, float64 at the paper's rate, communication and its control."""
+"""The step on narrow networks: tower counts, float64 at the paper's rate, communication and its control."""
 
 import dataclasses
 

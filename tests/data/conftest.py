@@ -1,0 +1,32 @@
+"""A few toyshapes, generated and packed once."""
+
+from pathlib import Path
+
+import pytest
+import tensorflow_datasets as tfds
+
+from alexnet_jax.data.batches import PackedSet
+from alexnet_jax.data.packing import pack
+from alexnet_jax.data.sources import prepare
+from alexnet_jax.data.toyshapes import Toyshapes, ToyshapesConfig
+
+SIZE = 72
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> tfds.core.DatasetBuilder:
+    """Forty pictures to train and twenty to validate."""
+    config = ToyshapesConfig("few", train_size=40, validation_size=20)
+    return prepare(Toyshapes(data_dir=str(tmp_path_factory.mktemp("tfds")), config=config))
+
+
+@pytest.fixture(scope="session")
+def packed_path(few: tfds.core.DatasetBuilder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / f"toyshapes-{SIZE}"
+    pack(few, SIZE, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def packed(packed_path: Path) -> PackedSet:
+    return PackedSet(packed_path)

@@ -1,0 +1,62 @@
+"""The order of images, and reading them by it."""
+
+import numpy as np
+import pytest
+
+from alexnet_jax.data.batches import PADDING, EvaluationOrder, PackedSet, TrainingOrder, read_batches
+
+
+def test_every_epoch_sees_every_picture_once() -> None:
+    """Batches of 16 from 100: the rest of an epoch goes on into the next."""
+    order = TrainingOrder(seed=1, images=100, batch_size=16)
+    stream = np.concatenate([order(step) for step in range(25)])
+    epochs = stream.reshape(4, 100)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(100))
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_a_batch_larger_than_the_set() -> None:
+    ids = TrainingOrder(seed=1, images=10, batch_size=25)(0)
+    assert sorted(ids[:10]) == sorted(ids[10:20]) == list(range(10))
+
+
+def test_order_depends_on_the_seed_alone() -> None:
+    one, again, other = (TrainingOrder(seed, 100, 16) for seed in (1, 1, 2))
+    assert one(9).tolist() == again(9).tolist() != other(9).tolist()
+
+
+def test_evaluation_pads_the_last_batch() -> None:
+    order = EvaluationOrder(images=10, batch_size=4)
+    assert [order(step).tolist() for step in range(order.batches)] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, PADDING, PADDING],
+    ]
+
+
+def read(packed: PackedSet, steps: range, rows: np.ndarray) -> list:
+    order = TrainingOrder(3, packed.images("train"), 16)
+    return list(read_batches(packed, "train", order, steps, rows, read_ahead=2))
+
+
+def test_rows_are_those_asked_for(packed: PackedSet) -> None:
+    """Any process's rows, from any step on, are the same rows of the whole."""
+    whole = read(packed, range(6), np.arange(16))
+    rows = np.array([2, 3, 10, 11])
+    for part, batch in zip(read(packed, range(4, 6), rows), whole[4:], strict=True):
+        for found, wanted in zip(part, batch, strict=True):
+            np.testing.assert_array_equal(found, wanted[rows])
+    pictures, labels, weights = whole[0]
+    assert (pictures.shape, pictures.dtype) == ((16, 72, 72, 3), np.uint8)
+    assert (labels.dtype, weights.tolist()) == (np.int32, [1.0] * 16)
+
+
+@pytest.mark.parametrize("batch_size", [7, 20, 64])
+def test_evaluation_reads_each_once(packed: PackedSet, batch_size: int) -> None:
+    order = EvaluationOrder(20, batch_size)
+    rows = np.arange(batch_size)
+    batches = list(read_batches(packed, "validation", order, range(order.batches), rows, 2))
+    assert sum(weights.sum() for *_, weights in batches) == 20
+    counted = np.concatenate([labels[weights > 0] for _, labels, weights in batches])
+    assert np.bincount(counted).tolist() == [2] * 10

@@ -1,0 +1,47 @@
+"""Runs the commands as users do, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+NARROW = (
+    "--config.network.conv_widths=(8,16,16,16,8)",
+    "--config.network.fc_widths=(16,32)",
+    "--config.train.batch_size=16",
+)
+
+
+def command(module: str, *arguments: str, data_dir: Path) -> subprocess.Popen:
+    """Starts python -m alexnet_jax.MODULE."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"alexnet_jax.{module}", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(module: str, *arguments: str, data_dir: Path, code: int = 0) -> tuple[str, str]:
+    """Runs a command to its end: what it printed, and what it complained of."""
+    process = command(module, *arguments, data_dir=data_dir)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+def train(workdir: Path, *arguments: str, data_dir: Path, code: int = 0) -> tuple[str, str]:
+    """Trains a narrow network on toyshapes."""
+    flags = ("--config=configs/quickstart.py", f"--workdir={workdir}", *NARROW, *arguments)
+    return run("main", *flags, data_dir=data_dir, code=code)
+
+
+def lines(workdir: Path, *, but: tuple[str, ...] = ("images_per_second",)) -> list[dict[str, Any]]:
+    """metrics.jsonl without the figures that depend on the clock."""
+    text = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in but} for line in text]

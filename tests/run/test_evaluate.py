@@ -1,0 +1,41 @@
+"""A checkpoint has the same error rates on any mesh and with any batch."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.run.commands import lines, run, train
+
+
+@pytest.fixture(scope="module")
+def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run")
+    train(path, "--config.train.steps=30", data_dir=data_dir)
+    return path
+
+
+def evaluate(workdir: Path, data_dir: Path, *arguments: str) -> dict:
+    out, _ = run("evaluate", f"--workdir={workdir}", *arguments, data_dir=data_dir)
+    return json.loads(out.splitlines()[-1])
+
+
+def test_any_mesh_and_batch(workdir: Path, data_dir: Path) -> None:
+    """1000 pictures in batches of 200 on 1x2, against batches of 48, which leave a rest, on 1x1."""
+    found = evaluate(workdir, data_dir, "--batch_size=48", "--mesh=1x1")
+    logged = lines(workdir)[-1]
+    assert (found["step"], found["images"], found["views"]) == (30, 1000, 1)
+    for name in ("loss", "top1_error", "top5_error"):
+        assert found[name] == pytest.approx(logged[name], rel=1e-5)
+
+
+def test_ten_views(workdir: Path, data_dir: Path) -> None:
+    found = evaluate(workdir, data_dir, "--views=10", "--batch_size=40")
+    assert (found["images"], found["views"]) == (1000, 10)
+    assert found["loss"] != lines(workdir)[-1]["loss"]
+
+
+def test_prepare_says_what_is_there(data_dir: Path, workdir: Path) -> None:
+    del workdir  # it made the data
+    out, _ = run("prepare", "--dataset=toyshapes", "--size=72", data_dir=data_dir)
+    assert out.startswith("toyshapes: 4000 train, 1000 validation pictures of 72 x 72 in ")

@@ -1,0 +1,104 @@
+"""What a user can get wrong ends in one line that says what to do, with the right exit code."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax.errors import CONFIG, DIVERGED, REFUSED
+from tests.run.commands import run, train
+
+QUICK = "--config=configs/quickstart.py"
+
+FLAGS = [
+    (["--config.train.batch_sise=4"], "unknown field config.train.batch_sise; .* config.train.batch_size"),
+    (["--config.train.batch_size=ten"], "config.train.batch_size=ten"),
+    (["--config.mesh.data=4", "--config.mesh.cpu_devices=8", "--config.train.batch_size=30"], "28 or 32"),
+    (["--config.mesh.data=4"], "needs 8 devices, there are 2 .*--config.mesh.cpu_devices=8"),
+    (["--config.mesh.tower=3"], "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
+    (["extra"], "unexpected argument 'extra'"),
+    (["--unknown=1"], "Unknown command line flag 'unknown'"),
+]
+
+
+def complaint(err: str) -> str:
+    """The only line on standard error."""
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("error: ")
+    return err
+
+
+@pytest.mark.parametrize(("arguments", "message"), FLAGS)
+def test_flags(arguments: list[str], message: str, tmp_path: Path) -> None:
+    _, err = run("main", QUICK, f"--workdir={tmp_path / 'run'}", *arguments, data_dir=tmp_path, code=CONFIG)
+    assert re.search(message, complaint(err)), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/nowhere.py", "--workdir=x"], "configs/nowhere.py"),
+        (["--config=configs/imagenet.py:sauce", "--workdir=x"], "no variant 'sauce'; there is: paper"),
+        (["--workdir=x"], "--config is missing"),
+        ([QUICK], "workdir"),
+    ],
+)
+def test_config_files(arguments: list[str], message: str, tmp_path: Path) -> None:
+    _, err = run("main", *arguments, data_dir=tmp_path, code=CONFIG)
+    assert message in complaint(err)
+
+
+def test_data_that_is_not_there(tmp_path: Path) -> None:
+    _, err = run(
+        "main",
+        "--config=configs/imagenet.py",
+        f"--workdir={tmp_path / 'run'}",
+        data_dir=tmp_path,
+        code=REFUSED,
+    )
+    assert "imagenet2012" in complaint(err)
+    assert str(tmp_path) in err
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    _, err = train(tmp_path / "file" / "run", data_dir=tmp_path, code=REFUSED)
+    assert "cannot write to --workdir" in complaint(err)
+
+
+def test_a_workdir_of_another_network_and_a_corrupt_config(data_dir: Path, tmp_path: Path) -> None:
+    train(tmp_path, "--config.train.steps=1", data_dir=data_dir)
+    _, err = train(tmp_path, "--config.network.fc_widths=(32,32)", data_dir=data_dir, code=REFUSED)
+    assert "network.fc_widths=(16, 32), this config says (32, 32)" in complaint(err)
+    (tmp_path / "config.json").write_text('{"seed": 0')
+    _, err = train(tmp_path, data_dir=data_dir, code=REFUSED)
+    assert "config.json is corrupt" in complaint(err)
+
+
+def test_a_loss_that_is_no_number(data_dir: Path, tmp_path: Path) -> None:
+    """Nothing is saved of it, and the log stays JSON."""
+    flags = ("--config.schedule.learning_rate=1e9", "--config.train.log_every=5", "--config.train.steps=20")
+    _, err = train(tmp_path, *flags, data_dir=data_dir, code=DIVERGED)
+    assert "lower schedule.learning_rate" in complaint(err)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (["--workdir=nowhere"], "holds no run", REFUSED),
+        (["--workdir={run}"], "has no checkpoint yet", REFUSED),
+        (["--workdir={run}", "--views=3"], "evaluation.views=3 must be 1", CONFIG),
+        (["--workdir={run}", "--mesh=big"], "--mesh=big must be DATAxTOWER", CONFIG),
+    ],
+)
+def test_evaluate(arguments: list[str], message: str, code: int, data_dir: Path, tmp_path: Path) -> None:
+    if "{run}" in arguments[0]:
+        flags = ("--config.schedule.learning_rate=1e9", "--config.train.log_every=1")
+        train(tmp_path, *flags, data_dir=data_dir, code=DIVERGED)
+    filled = [argument.format(run=tmp_path) for argument in arguments]
+    _, err = run("evaluate", *filled, data_dir=data_dir, code=code)
+    assert message in complaint(err)
