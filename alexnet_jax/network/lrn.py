@@ -29,12 +29,17 @@ def _forward(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> tu
 
 
 def _backward(size: int, k: float, alpha: float, beta: float, a: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    # d and s are computed anew in every pass, behind barriers: shared, XLA would keep each root and quotient
+    # as an array from the forward pass on, and reading those back costs more than taking the roots again.
+    a, g = lax.optimization_barrier((a, g))
     wide, g = a.astype(jnp.float32), g.astype(jnp.float32)
     d = _denominator(wide, size, k, alpha)
-    s = _negative_power(d, beta)
-    # The adjoint of a centred window is the window mirrored: the same one, as `size` is odd.
-    gradient = g * s - 2 * alpha * beta * wide * _window_sum(g * wide * s / d, size)
-    return (gradient.astype(a.dtype),)
+    # The adjoint of a centred window is the window mirrored: the same one, as `size` is odd. The division
+    # comes last so that XLA:CPU, which repeats a cheap operation for every tap, keeps its result.
+    spread = _window_sum(g * wide * _negative_power(d, beta) / d, size)
+    wide = lax.optimization_barrier(a).astype(jnp.float32)
+    s = _negative_power(_denominator(wide, size, k, alpha), beta)
+    return ((g * s - 2 * alpha * beta * wide * spread).astype(a.dtype),)
 
 
 local_response_norm.defvjp(_forward, _backward)
