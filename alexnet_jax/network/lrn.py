@@ -4,9 +4,14 @@
 
 Differentiating this through `reduce_window` and `pow` costs several times the memory traffic that it
 needs. Here only the input is kept for the backward pass, the window sum is a few shifted slices that XLA
-fuses into one loop, and d^-0.75 takes two square roots. With W the same window sum and s = d^-beta:
+fuses into one loop, and d^0.75 takes two square roots. With W the same window sum and t = d^beta:
 
-    dL/da = g s - 2 alpha beta a W(g a s / d)
+    dL/da = g / t - 2 alpha beta a W(g a / (d t))
+
+Two things make XLA:CPU write one array a pass (measured: together 1.5-1.9 times faster for relu, LRN and pool
+with their gradients). Every pass ends in a division: what ends in something cheap is computed anew by all
+who read it, and the pool reads an element up to nine times. And barriers stand between the passes: whatever
+costs something and is wanted by two passes, as every root would be, is stored and read back.
 """
 
 from functools import partial
@@ -19,9 +24,9 @@ from jax import numpy as jnp
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 @partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def local_response_norm(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> jax.Array:
-    """`a` over its last axis (the maps of one tower), normalised; sums are float32."""
+    """`a` over its last axis (the maps of one tower), normalised; `size` is odd, sums are float32."""
     wide = at_least_float32(a)
-    return (wide * _negative_power(_denominator(wide, size, k, alpha), beta)).astype(a.dtype)
+    return (wide / _power(_denominator(wide, size, k, alpha), beta)).astype(a.dtype)
 
 
 def _forward(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> tuple[jax.Array, jax.Array]:
@@ -29,12 +34,14 @@ def _forward(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> tu
 
 
 def _backward(size: int, k: float, alpha: float, beta: float, a: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    a, g = lax.optimization_barrier((a, g))
     wide, g = at_least_float32(a), at_least_float32(g)
     d = _denominator(wide, size, k, alpha)
-    s = _negative_power(d, beta)
     # The adjoint of a centred window is the window mirrored: the same one, as `size` is odd.
-    gradient = g * s - 2 * alpha * beta * wide * _window_sum(g * wide * s / d, size)
-    return (gradient.astype(a.dtype),)
+    spread = _window_sum(g * wide / (d * _power(d, beta)), size)
+    wide = at_least_float32(lax.optimization_barrier(a))
+    t = _power(_denominator(wide, size, k, alpha), beta)
+    return (((g - 2 * alpha * beta * wide * spread * t) / t).astype(a.dtype),)
 
 
 local_response_norm.defvjp(_forward, _backward)
@@ -51,11 +58,11 @@ def _window_sum(x: jax.Array, size: int) -> jax.Array:
     return sum(lax.slice_in_dim(padded, i, i + maps, axis=-1) for i in range(size))
 
 
-def _negative_power(d: jax.Array, beta: float) -> jax.Array:
+def _power(d: jax.Array, beta: float) -> jax.Array:
     if beta == 0.75:
-        root = lax.rsqrt(d)
+        root = jnp.sqrt(d)
         return root * jnp.sqrt(root)
-    return d**-beta
+    return d**beta
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

@@ -1,70 +1,90 @@
-"""Overlapping max pooling (section 3.4), one axis at a time, with a gradient written by hand.
+"""Overlapping max pooling (section 3.4) with a gradient written by hand.
 
 XLA differentiates `reduce_window(max)` into `select_and_scatter`, which is many times slower than the pass
-itself. A 3x3 maximum is a maximum along the columns of the window and then along its rows, and the gradient
-of each is a comparison and a sum of shifted copies. Ties go where XLA sends them: to the first row of the
-window that holds the maximum and, in it, to the first column.
+itself. Here the forward pass notes in one byte an output where in its window the maximum stood, and nothing
+else is kept; in the backward pass every input looks at the few windows that it lies in and takes the
+gradient of those that chose it. Ties go where XLA sends them: to the first row of the window that holds the
+maximum and, in it, to the first column.
 """
 
-from functools import partial
+from functools import partial, reduce
+from itertools import product
 
 import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-ROWS, COLUMNS = 1, 2
 
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     """Maximum over `window` x `window` neighbourhoods, `stride` apart, of images [B, H, W, C]."""
-    return _maximum(_maximum(x, COLUMNS, window, stride), ROWS, window, stride)
+    return _max_pool(x, window, stride, x.shape[1:3])
 
 
-def _forward(x: jax.Array, window: int, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    pooled = max_pool(x, window, stride)
-    return pooled, (x, pooled)
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x: jax.Array, window: int, stride: int, size: tuple[int, int]) -> jax.Array:
+    del size  # only the backward pass cannot read it off its arguments
+    return reduce(jnp.maximum, _taps(x, window, stride).values())
 
 
-def _backward(window: int, stride: int, kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
-    x, pooled = kept
-    half = _maximum(x, COLUMNS, window, stride)
-    g = _spread(g, half, pooled, ROWS, window, stride)
-    return (_spread(g, x, half, COLUMNS, window, stride),)
+def _forward(x: jax.Array, window: int, stride: int, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    taps = _taps(x, window, stride)
+    maximum = taps[0]
+    place = jnp.zeros(maximum.shape, jnp.uint8 if _pitch(window, stride) <= 16 else jnp.int32)
+    for number, tap in taps.items():
+        place = jnp.where(tap > maximum, number, place)  # strictly: a tie stays with the first
+        maximum = jnp.maximum(tap, maximum)
+    return _max_pool(x, window, stride, size), place
 
 
-max_pool.defvjp(_forward, _backward)
+def _backward(
+    window: int, stride: int, size: tuple[int, int], place: jax.Array, g: jax.Array
+) -> tuple[jax.Array]:
+    """Input (y, x) has number (y % stride + i stride, x % stride + j stride) in the window (y // stride - i,
+    x // stride - j), for every i and j below `reach` and where there is such a window."""
+    pitch = _pitch(window, stride)
+    reach = pitch // stride
+    rows, columns = (np.arange(n) % stride for n in size)
+    place, g = (_frame(kept, reach - 1, stride, size) for kept in (place, g))
+    out = jnp.zeros((), g.dtype)
+    for i, j in product(range(reach), repeat=2):
+        numbers = (rows[:, None] + i * stride) * pitch + columns + j * stride
+        chosen = _look_up(place, reach - 1 - i, reach - 1 - j, stride, size) == numbers[None, :, :, None]
+        out = out + jnp.where(chosen, _look_up(g, reach - 1 - i, reach - 1 - j, stride, size), 0)
+    return (out,)
 
 
-def _maximum(x: jax.Array, axis: int, window: int, stride: int) -> jax.Array:
-    """Maximum over windows along one axis."""
-    taps = [_tap(x, i, axis, window, stride) for i in range(window)]
-    out = taps[0]
-    for tap in taps[1:]:
-        out = jnp.maximum(out, tap)
-    return out
+_max_pool.defvjp(_forward, _backward)
 
 
-def _spread(g: jax.Array, x: jax.Array, maximum: jax.Array, axis: int, window: int, stride: int) -> jax.Array:
-    """The gradient of `_maximum`: `g` goes to the first element of each window that is the maximum."""
-    taken = jnp.zeros(g.shape, bool)
-    out = jnp.zeros(x.shape, g.dtype)
-    for i in range(window):
-        first = (_tap(x, i, axis, window, stride) == maximum) & ~taken
-        taken |= first
-        out += _dilate(jnp.where(first, g, 0), i, axis, stride, x.shape[axis])
-    return out
+def _taps(x: jax.Array, window: int, stride: int) -> dict[int, jax.Array]:
+    """What all windows hold at each place, in order of row and column, by the number of the place."""
+
+    def along(axis: int, start: int, x: jax.Array) -> jax.Array:
+        windows = (x.shape[axis] - window) // stride + 1
+        return lax.slice_in_dim(x, start, start + (windows - 1) * stride + 1, stride, axis)
+
+    places = product(range(window), repeat=2)
+    return {
+        row * _pitch(window, stride) + column: along(1, row, along(2, column, x)) for row, column in places
+    }
 
 
-def _tap(x: jax.Array, start: int, axis: int, window: int, stride: int) -> jax.Array:
-    """The element `start` of every window along the axis."""
-    windows = (x.shape[axis] - window) // stride + 1
-    return lax.slice_in_dim(x, start, start + (windows - 1) * stride + 1, stride, axis)
+def _pitch(window: int, stride: int) -> int:
+    """The numbers from one row of a window to the next: its width, rounded up to whole strides."""
+    return -(-window // stride) * stride
 
 
-def _dilate(g: jax.Array, start: int, axis: int, stride: int, size: int) -> jax.Array:
-    """The adjoint of `_tap`: values `stride` apart from `start` on, zeros between, `size` in all."""
-    padding = [(0, 0, 0)] * g.ndim
-    end = size - start - (g.shape[axis] - 1) * stride - 1
-    padding[axis] = (start, end, stride - 1)
-    return lax.pad(g, jnp.zeros((), g.dtype), padding)
+def _frame(x: jax.Array, before: int, stride: int, size: tuple[int, int]) -> jax.Array:
+    """Zeros around an array over windows: `before` of them first, and as many last as the input reaches."""
+    after = [-(-n // stride) - windows for n, windows in zip(size, x.shape[1:3], strict=True)]
+    padding = [(0, 0, 0), *((before, end, 0) for end in after), (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def _look_up(x: jax.Array, row: int, column: int, stride: int, size: tuple[int, int]) -> jax.Array:
+    """For every input (y, x) the element (y // stride + row, x // stride + column)."""
+    rows, columns = (-(-n // stride) for n in size)
+    x = x[:, row : row + rows, None, column : column + columns, None]
+    x = jnp.broadcast_to(x, (x.shape[0], rows, stride, columns, stride, x.shape[-1]))
+    return x.reshape(x.shape[0], rows * stride, columns * stride, -1)[:, : size[0], : size[1]]
