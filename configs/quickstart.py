@@ -24,16 +24,17 @@ def get_config() -> ConfigDict:
     config.network.classes = 10
     config.network.conv_widths = (48, 96, 128, 128, 96)
     config.network.fc_widths = (256, 256)
-    # N(0, 0.01) suits the paper's fan-in; narrow layers need more to pass a signal on. Values measured.
-    config.network.weight_deviations = (0.01, 0.03, 0.03, 0.03, 0.03, 0.03, 0.03, 0.03)
+    # N(0, 0.01) suits the paper's fan-in; narrow layers need more to pass a signal on.
+    config.network.weight_deviations = (0.01, 0.03, 0.03, 0.03, 0.03, 0.06, 0.06, 0.03)
 
-    # 4,000 pictures: a fixed schedule, as a stall of the error on 1,000 is mostly noise.
+    # 4,000 pictures: smaller batches make more steps of them, and the drops are fixed, as a stall of the
+    # error on 1,000 pictures is mostly noise.
+    config.train.batch_size = 32
+    config.train.epochs = 20.0
+    config.train.log_every = 100
     config.schedule.kind = "drops"
-    config.schedule.drops = (16.0, 22.0)
-    config.train.batch_size = 64
-    config.train.epochs = 24.0
-    config.train.log_every = 50
+    config.schedule.drops = (14.0, 18.0)
     config.evaluation.batch_size = 200
-    config.evaluation.every_epochs = 4.0
+    config.evaluation.every_epochs = 2.0
     config.checkpoint.every_steps = 500
     return config
