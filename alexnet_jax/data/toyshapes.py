@@ -21,7 +21,8 @@ Examples = Iterator[tuple[str, dict[str, Any]]]
 
 SEEDS = {"train": 2010, "validation": 2012}
 SHORTEST_SIDE, LONGEST_SIDE = 96, 160  # pixels
-DIAMETERS = (0.55, 0.9)  # of an object, in shorter sides
+DIAMETERS = (0.6, 0.9)  # of an object, in shorter sides
+TILT = math.pi / 6  # of an object, at most, to either side
 PERIODS = (0.5, 0.65)  # of a texture, in object radii
 CONTRAST = 0.4  # the least difference, in some channel, between colours that meet in an object
 JPEG_QUALITY = 90
@@ -189,7 +190,7 @@ def paint_object(rng: np.random.Generator, canvas: Canvas, label: int, ground: A
     radius = canvas.half * rng.uniform(*DIAMETERS)
     right, down = ((canvas.half - radius) * shift for shift in rng.uniform(-0.5, 0.5, 2).tolist())
     window = canvas.around(right, down, 1.1 * radius)
-    u, v = turned(window.x / radius, window.y / radius, rng.uniform(0, 2 * math.pi))
+    u, v = turned(window.x / radius, window.y / radius, rng.uniform(-TILT, TILT))
     colours = [ground]
     for layer in object_layers(rng, u / rng.uniform(0.8, 1), v, label):
         colours.append(random_colour(rng, *colours))

@@ -88,7 +88,7 @@ def linear_accuracy(train: Table, validation: Table, steps: int) -> float:
 
     @jax.jit
     def accuracy(weights: jax.Array, x: jax.Array, labels: jax.Array) -> jax.Array:
-        return (jnp.einsum("bi,sio->sbo", x, weights).argmax(-1) == labels).mean(1).max()
+        return (jnp.einsum("bi,sio->sbo", x, weights).argmax(-1) == labels[None]).mean(1).max()
 
     weights = jnp.zeros((3, train[0].shape[1], 10))
     moments, best = optimizer.init(weights), 0.0
@@ -125,7 +125,7 @@ def test_an_example_is_a_function_of_its_split_and_index() -> None:
 def test_pictures_are_the_same_on_every_machine() -> None:
     # One picture of each class, as first drawn; pixels, since encoders may differ.
     pictures = [toyshapes.draw_picture(SEEDS["train"], index) for index in range(len(CLASS_NAMES))]
-    assert zlib.crc32(b"".join(picture.tobytes() for picture in pictures)) == 2308881963
+    assert zlib.crc32(b"".join(picture.tobytes() for picture in pictures)) == 1672233738
 
 
 def test_no_picture_is_drawn_twice(full: Splits) -> None:
