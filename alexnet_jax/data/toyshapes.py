@@ -81,13 +81,14 @@ def cross(u: Array, v: Array) -> Array:
 
 
 def triangle(u: Array, v: Array) -> Array:
-    """An equilateral triangle."""
-    return outermost_edges(u, v, 3)[0] - 0.52
+    """An equilateral triangle: three sides as far from the middle."""
+    normals = [turned(u, v, 2 * math.pi * side / 3)[0] for side in range(3)]
+    return np.maximum(np.maximum(*normals[:2]), normals[2]) - 0.52
 
 
-def star(u: Array, v: Array) -> Array:
-    """A pentagram: the points that lie outside at most one side of a pentagon."""
-    return outermost_edges(u, v, 5)[1] - 0.34
+def bar(u: Array, v: Array) -> Array:
+    """A bar, three times as long as it is wide."""
+    return np.maximum(np.abs(u) - 0.9, np.abs(v) - 0.3)
 
 
 def blob(u: Array, v: Array) -> Array:
@@ -95,15 +96,6 @@ def blob(u: Array, v: Array) -> Array:
     radius = np.sqrt(u * u + v * v)
     cosine = u / (radius + 1e-3)
     return radius - 0.9 - 0.1 * (4 * cosine * cosine - 3) * cosine  # cos(3t) = 4 cos(t)^3 - 3 cos(t)
-
-
-def outermost_edges(u: Array, v: Array, sides: int) -> tuple[Array, Array]:
-    """How far out each point lies along the largest and the second largest of a polygon's normals."""
-    first = second = np.full(u.shape, -np.inf, np.float32)
-    for side in range(sides):
-        along, _ = turned(u, v, 2 * math.pi * side / sides)
-        first, second = np.maximum(first, along), np.maximum(second, np.minimum(first, along))
-    return first, second
 
 
 def stripes(u: Array, v: Array, period: float) -> Array:  # noqa: ARG001
@@ -127,7 +119,7 @@ def folded(u: Array, period: float) -> Array:
     return u - period * (np.floor(u / period) + np.float32(0.5))
 
 
-SHAPES: tuple[Outline, ...] = (disc, ring, crescent, square, cross, triangle, star)
+SHAPES: tuple[Outline, ...] = (disc, ring, crescent, square, cross, triangle, bar)
 TEXTURES: tuple[Pattern, ...] = (stripes, checks, target)
 CLASS_NAMES = tuple(draw.__name__ for draw in SHAPES + TEXTURES)
 
