@@ -30,10 +30,10 @@ def get_config() -> ConfigDict:
     # 4,000 pictures: smaller batches make more steps of them, and the drops are fixed, as a stall of the
     # error on 1,000 pictures is mostly noise.
     config.train.batch_size = 32
-    config.train.epochs = 16.0
+    config.train.epochs = 18.0
     config.train.log_every = 100
     config.schedule.kind = "drops"
-    config.schedule.drops = (11.0, 14.0)
+    config.schedule.drops = (13.0, 16.0)
     config.evaluation.batch_size = 200
     config.evaluation.every_epochs = 2.0
     config.checkpoint.every_steps = 500
