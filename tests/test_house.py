@@ -22,7 +22,11 @@ FLOORS = {
 # Within `network`.
 ORDER = {"alexnet": {"layers", "lrn", "pool"}, "layers": set(), "lrn": set(), "pool": set()}
 PURE = {"network", "learning"}
-LIBRARIES = {"jax", "flax", "optax", "numpy", "functools", "dataclasses", "collections", "typing"}
+LIBRARIES = {"jax", "flax", "optax", "numpy", "functools", "itertools"} | {
+    "dataclasses",
+    "collections",
+    "typing",
+}
 
 
 def imports(path: Path) -> list[str]:

@@ -42,6 +42,7 @@ def ensure_packed(config: DataConfig) -> Path:
     """The folder of a packed data set, which is packed now if it is not there."""
     path = packed_path(config)
     if not path.exists():
+        print(f"packing {config.name} at {config.size} x {config.size} into {path}, once", flush=True)
         pack(open_source(config.name, data_dir(config)), config.size, path)
     return path
 

@@ -75,7 +75,10 @@ def abstract_state(config: Config, mesh: Mesh) -> State:
 
 def init_state(config: Config, mesh: Mesh) -> State:
     """The first state, the same on any mesh; each device draws its own towers only."""
-    return jax.jit(lambda: _initial_state(config), out_shardings=state_shardings(config, mesh))()
+    # Run once: half the optimisation halves the wait for its compilation, and draws the same numbers.
+    options = {"xla_backend_optimization_level": 1}
+    places = state_shardings(config, mesh)
+    return jax.jit(lambda: _initial_state(config), out_shardings=places, compiler_options=options)()
 
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:

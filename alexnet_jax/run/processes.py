@@ -26,7 +26,11 @@ def read_config(flag: flags.FlagHolder[ConfigDict]) -> Config:
     """The checked config that the flags describe."""
     if flag.value is None:
         raise ConfigError("--config is missing; try --config=configs/quickstart.py")
-    return build(flag.value.to_dict())
+    try:
+        values = flag.value.to_dict()
+    except OSError as error:  # a file that is not there is noticed only now
+        raise ConfigError(_last_line(error)) from error
+    return build(values)
 
 
 def read_mesh(text: str) -> dict[str, int]:
@@ -46,7 +50,7 @@ def run(main: Callable[[], None]) -> None:
         main()
 
     try:
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)
         app.run(lambda arguments: _guarded(checked, arguments), flags_parser=_parse)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -63,13 +67,13 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        _end(ConfigError(_first_cause(error, arguments)))
+        _end(ConfigError(_last_line(error)))
 
 
-def _first_cause(error: Exception, arguments: Sequence[str]) -> str:
-    """The line of an error that a person can use; a config file's own errors arrive as whole tracebacks."""
+def _last_line(error: Exception) -> str:
+    """What a person can use of an error: a config file's own errors arrive as whole tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else f"{type(error).__name__} in {' '.join(arguments[1:])}"
+    return lines[-1] if lines else type(error).__name__
 
 
 def _end(error: UserError) -> None:

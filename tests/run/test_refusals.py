@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_jax.config import build
 from alexnet_jax.errors import CONFIG, DIVERGED, REFUSED
+from alexnet_jax.run.workdir import Workdir
+from configs import quickstart
 from tests.run.commands import run, train
 
 QUICK = "--config=configs/quickstart.py"
@@ -68,22 +71,31 @@ def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:
     assert "cannot write to --workdir" in complaint(err)
 
 
-def test_a_workdir_of_another_network_and_a_corrupt_config(data_dir: Path, tmp_path: Path) -> None:
-    train(tmp_path, "--config.train.steps=1", data_dir=data_dir)
-    _, err = train(tmp_path, "--config.network.fc_widths=(32,32)", data_dir=data_dir, code=REFUSED)
-    assert "network.fc_widths=(16, 32), this config says (32, 32)" in complaint(err)
+def test_a_workdir_of_another_network_and_a_corrupt_config(tmp_path: Path) -> None:
+    values = quickstart.get_config().to_dict()
+    network = {"conv_widths": (8, 16, 16, 16, 8), "fc_widths": (16, 64)}
+    Workdir(str(tmp_path)).adopt(build(values | {"network": values["network"] | network}))
+    _, err = train(tmp_path, data_dir=tmp_path, code=REFUSED)
+    assert "network.fc_widths=(16, 64), this config says (16, 32)" in complaint(err)
     (tmp_path / "config.json").write_text('{"seed": 0')
-    _, err = train(tmp_path, data_dir=data_dir, code=REFUSED)
+    _, err = train(tmp_path, data_dir=tmp_path, code=REFUSED)
     assert "config.json is corrupt" in complaint(err)
 
 
-def test_a_loss_that_is_no_number(data_dir: Path, tmp_path: Path) -> None:
-    """Nothing is saved of it, and the log stays JSON."""
+@pytest.fixture(scope="module")
+def diverged(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The workdir of a run at an impossible rate, and what it complained of."""
+    workdir = tmp_path_factory.mktemp("diverged")
     flags = ("--config.schedule.learning_rate=1e9", "--config.train.log_every=5", "--config.train.steps=20")
-    _, err = train(tmp_path, *flags, data_dir=data_dir, code=DIVERGED)
+    return workdir, train(workdir, *flags, data_dir=data_dir, code=DIVERGED)[1]
+
+
+def test_a_loss_that_is_no_number(diverged: tuple[Path, str]) -> None:
+    """Nothing is saved of it, and the log stays JSON."""
+    workdir, err = diverged
     assert "lower schedule.learning_rate" in complaint(err)
-    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
-    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["loss"] is None
+    assert not list((workdir / "checkpoints").glob("[0-9]*"))
+    assert json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["loss"] is None
 
 
 @pytest.mark.parametrize(
@@ -95,10 +107,9 @@ def test_a_loss_that_is_no_number(data_dir: Path, tmp_path: Path) -> None:
         (["--workdir={run}", "--mesh=big"], "--mesh=big must be DATAxTOWER", CONFIG),
     ],
 )
-def test_evaluate(arguments: list[str], message: str, code: int, data_dir: Path, tmp_path: Path) -> None:
-    if "{run}" in arguments[0]:
-        flags = ("--config.schedule.learning_rate=1e9", "--config.train.log_every=1")
-        train(tmp_path, *flags, data_dir=data_dir, code=DIVERGED)
-    filled = [argument.format(run=tmp_path) for argument in arguments]
+def test_evaluate(
+    arguments: list[str], message: str, code: int, data_dir: Path, diverged: tuple[Path, str]
+) -> None:
+    filled = [argument.format(run=diverged[0]) for argument in arguments]
     _, err = run("evaluate", *filled, data_dir=data_dir, code=code)
     assert message in complaint(err)
