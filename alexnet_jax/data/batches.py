@@ -112,5 +112,8 @@ def read_batches(
         pictures = tf.reshape(tf.io.decode_raw(parsed["image"], tf.uint8), (len(rows), *shape))
         return pictures, tf.cast(parsed["label"], tf.int32), weights
 
+    # Nothing is left to tune, and the tuner sleeps up to a minute before it lets an iterator end.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     data = tf.data.Dataset.range(steps.start, steps.stop).map(load, num_parallel_calls=2)
-    return data.prefetch(read_ahead).as_numpy_iterator()
+    return data.prefetch(read_ahead).with_options(options).as_numpy_iterator()
