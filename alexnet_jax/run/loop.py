@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
-from alexnet_jax.errors import DivergedError
+from alexnet_jax.errors import ConfigError, DivergedError
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import learning_rate
 from alexnet_jax.learning.step import State, abstract_state, init_state, make_train_step
@@ -59,6 +59,10 @@ class Run:
         self.checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep)
         self.state, self.totals, self.errors = restore_or_start(self.checkpoints, config, mesh)
         self.first = int(self.state.step)
+        if self.first > self.total:
+            raise ConfigError(
+                f"{workdir.path} is at step {self.first} already, past the {self.total} asked for"
+            )
         workdir.forget_after(self.first)
         self.report = Report(workdir, self.first, self.total)
         self.train_step = make_train_step(config, mesh)
