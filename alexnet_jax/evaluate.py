@@ -1,15 +1,14 @@
 """Error rates of a run's checkpoint: python -m alexnet_jax.evaluate --workdir=runs/quickstart --views=10"""
 
 import dataclasses
-import json
 
 from absl import flags
 
 from alexnet_jax.config import Config, build
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.mesh import open_mesh
+from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
-from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.run.workdir import Workdir, to_json
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
@@ -23,6 +22,7 @@ def main() -> None:
     workdir = Workdir(WORKDIR.value)
     config = _chosen(workdir.read_config())
     mesh = open_mesh(config)
+    check_batch(mesh, "evaluation", config.evaluation.batch_size)
     from alexnet_jax.data.batches import open_packed
     from alexnet_jax.run.checkpoint import Checkpoints
     from alexnet_jax.run.evaluation import Evaluator
@@ -35,7 +35,7 @@ def main() -> None:
     state, _, _ = restore(checkpoints, step, config, mesh)
     evaluator = Evaluator(config, mesh, open_packed(config.data, config.network.classes))
     figures = evaluator(state.params)
-    print(json.dumps({"step": step, "images": evaluator.images, "views": config.evaluation.views, **figures}))
+    print(to_json({"step": step, "images": evaluator.images, "views": config.evaluation.views, **figures}))
 
 
 def _chosen(config: Config) -> Config:
@@ -47,6 +47,8 @@ def _chosen(config: Config) -> Config:
         values["evaluation"]["batch_size"] = BATCH.value
     if MESH.value is not None:
         values["mesh"] |= processes.read_mesh(MESH.value)
+        if values["mesh"]["cpu_devices"]:  # the run's own were simulated: so are these
+            values["mesh"]["cpu_devices"] = values["mesh"]["data"] * values["mesh"]["tower"]
     return build(values)
 
 

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from alexnet_jax.mesh import open_mesh
+from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir
 
@@ -15,6 +15,8 @@ def main() -> None:
     config, workdir = processes.read_config(CONFIG), Workdir(WORKDIR.value)
     workdir.check(config)
     mesh = open_mesh(config)
+    check_batch(mesh, "train", config.train.batch_size)
+    check_batch(mesh, "evaluation", config.evaluation.batch_size)
     # TensorFlow takes seconds to import: not before what can be refused without it.
     from alexnet_jax.data.batches import open_packed
     from alexnet_jax.run.loop import train

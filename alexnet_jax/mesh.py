@@ -29,15 +29,13 @@ def open_mesh(config: Config) -> Mesh:
     if wanted.cpu_devices:
         simulate_cpu_devices(wanted.cpu_devices)
     devices = jax.devices()
-    tower = wanted.tower or (towers if len(devices) % towers == 0 else 1)
+    tower = wanted.tower or _towers_that_fit(towers, len(devices), wanted.data)
     data = wanted.data or max(1, len(devices) // tower)
     if data * tower > len(devices):
         raise ConfigError(
             f"mesh {data} x {tower} (data x tower) needs {data * tower} devices, there are {len(devices)} "
-            f"({devices[0].platform}); simulate them with --config.mesh.cpu_devices={data * tower}"
+            f"({devices[0].platform}); simulate them with mesh.cpu_devices={data * tower}"
         )
-    _check_batch("train", config.train.batch_size, data)
-    _check_batch("evaluation", config.evaluation.batch_size, data)
     return make_mesh(data, tower)
 
 
@@ -98,8 +96,16 @@ def compiler_options(platform: str) -> dict[str, str]:
     return options
 
 
-def _check_batch(section: str, size: int, data: int) -> None:
+def _towers_that_fit(towers: int, devices: int, data: int) -> int:
+    """The widest `tower` axis that leaves no device idle, or fits beside the `data` that was asked for."""
+    widths = [n for n in range(towers, 1, -1) if towers % n == 0]
+    fit = [n for n in widths if (n * data <= devices if data else devices % n == 0)]
+    return fit[0] if fit else 1
+
+
+def check_batch(mesh: Mesh, section: str, size: int) -> None:
     """A batch is cut evenly over the mesh's data rows."""
+    data = mesh.shape[DATA]
     if size % data:
         below, above = size // data * data, (size // data + 1) * data
         choices = f"{below} or {above}" if below else f"{above} or {above + data}"

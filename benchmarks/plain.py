@@ -66,10 +66,14 @@ def _scores(params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
             x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
     x = x.reshape(len(x), -1)
     for i in (5, 6):
-        x = jax.nn.relu(x @ params[i]["kernel"] + params[i]["bias"])
+        x = jax.nn.relu(_dense(x, params[i]))
         keep = 0.5 if key is None else jax.random.bernoulli(jax.random.fold_in(key, i), 0.5, x.shape)
         x = x * keep
-    return x @ params[7]["kernel"] + params[7]["bias"]
+    return _dense(x, params[7])
+
+
+def _dense(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
+    return jnp.dot(x, layer["kernel"], precision=lax.Precision.HIGHEST) + layer["bias"]
 
 
 def _conv(
@@ -83,6 +87,7 @@ def _conv(
         (padding, padding),
         dimension_numbers=layout,
         feature_group_count=groups,
+        precision=lax.Precision.HIGHEST,
     )
     return y + layer["bias"]
 

@@ -10,6 +10,7 @@ from torch import nn
 
 def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[], None]]:
     """A training step and a forward pass, each returning when it is done."""
+    torch.backends.cudnn.allow_tf32 = False  # float32, as the others
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rng = np.random.default_rng(0)

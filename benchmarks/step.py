@@ -4,8 +4,8 @@
 
 Plain JAX is the same network as one would first write it: grouped convolutions, `lax.reduce_window` and `pow`
 for the normalisation, XLA's own gradient for the pools. PyTorch's has groups=2 and LocalResponseNorm(5,
-alpha=5e-4, beta=0.75, k=2), which divides alpha by 5. All start from N(0, 0.01) weights and see the same
-picture-like noise, in float32. PyTorch is optional: `pip install torch`.
+alpha=5e-4, beta=0.75, k=2), which divides alpha by 5. All start from N(0, 0.01) weights and see
+noise, in float32. PyTorch is optional: `pip install torch`.
 
 Needs jax, flax and optax only.
 """

@@ -8,15 +8,12 @@ import pytest
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import batch_rows, compiler_options, make_mesh, open_mesh, place_rows
+from alexnet_jax.mesh import batch_rows, check_batch, compiler_options, make_mesh, open_mesh, place_rows
 
 
-def with_mesh(config: Config, batch_size: int = 8, **fields: int) -> Config:
-    return dataclasses.replace(
-        config,
-        mesh=dataclasses.replace(config.mesh, **({"data": 0, "tower": 0, "cpu_devices": 0} | fields)),
-        train=dataclasses.replace(config.train, batch_size=batch_size),
-    )
+def with_mesh(config: Config, **fields: int) -> Config:
+    mesh = {"data": 0, "tower": 0, "cpu_devices": 0} | fields
+    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **mesh))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +23,9 @@ def with_mesh(config: Config, batch_size: int = 8, **fields: int) -> Config:
         ({"tower": 1}, (8, 1)),
         ({"data": 2}, (2, 2)),
         ({"data": 1, "tower": 1}, (1, 1)),
+        ({"data": 8}, (8, 1)),
+        ({"data": 5}, (5, 1)),
+        ({"data": 3}, (3, 2)),
     ],
 )
 def test_shapes(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:
@@ -39,13 +39,18 @@ def test_shapes(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:
     [
         ({"tower": 3}, "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
         ({"data": 5, "tower": 2}, "needs 10 devices, there are 8 .*cpu_devices=10"),
-        ({"data": 4, "tower": 2, "batch_size": 10}, "train.batch_size=10 does not divide .* 8 or 12"),
-        ({"data": 4, "tower": 2, "batch_size": 3}, "train.batch_size=3 does not divide .* 4 or 8"),
     ],
 )
 def test_refusals(narrow: Config, fields: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_mesh(with_mesh(narrow, **fields))
+
+
+@pytest.mark.parametrize(("size", "choices"), [(10, "8 or 12"), (3, "4 or 8")])
+def test_a_batch_that_does_not_divide(size: int, choices: str) -> None:
+    message = f"train.batch_size={size} does not divide over the mesh's 4 data rows; choose {choices}"
+    with pytest.raises(ConfigError, match=message):
+        check_batch(make_mesh(4, 2), "train", size)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (8, 1)])

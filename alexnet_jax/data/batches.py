@@ -10,10 +10,10 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.data.packing import STATISTICS, data_dir, pack, packed_path
+from alexnet_jax.data.packing import STATISTICS, check_writable, data_dir, pack, packed_path
 from alexnet_jax.data.sources import open_source
 from alexnet_jax.data.statistics import PixelStatistics
-from alexnet_jax.errors import ConfigError
+from alexnet_jax.errors import ConfigError, RefusedError
 
 PADDING = -1
 
@@ -26,22 +26,30 @@ class PackedSet:
     def __init__(self, path: Path):
         # The GPU belongs to JAX.
         tf.config.set_visible_devices([], "GPU")
-        self.info = tfds.builder_from_directory(path).info
-        self.statistics = PixelStatistics.load(path / STATISTICS)
+        try:
+            self.info = tfds.builder_from_directory(path).info
+            self.statistics = PixelStatistics.load(path / STATISTICS)
+        except Exception as error:  # TFDS, NumPy and zip files each have their own
+            reason = f"{type(error).__name__} while reading it"
+            raise RefusedError(f"{path} is no packed data set: {reason}; delete it to pack anew") from error
         self.class_names = self.info.features["label"].names
+        self._sources: dict[str, ArrayRecordDataSource] = {}
 
     def images(self, split: str) -> int:
         return self.info.splits[split].num_examples
 
     def source(self, split: str) -> ArrayRecordDataSource:
-        """Serialized rows by index."""
-        return ArrayRecordDataSource(self.info.splits[split].file_instructions)
+        """Serialized rows by index; its files stay open, and are opened once."""
+        if split not in self._sources:
+            self._sources[split] = ArrayRecordDataSource(self.info.splits[split].file_instructions)
+        return self._sources[split]
 
 
 def ensure_packed(config: DataConfig) -> Path:
     """The folder of a packed data set, which is packed now if it is not there."""
     path = packed_path(config)
     if not path.exists():
+        check_writable(data_dir(config))
         print(f"packing {config.name} at {config.size} x {config.size} into {path}, once", flush=True)
         pack(open_source(config.name, data_dir(config)), config.size, path)
     return path

@@ -38,13 +38,20 @@ def packed_path(config: DataConfig) -> Path:
     return data_dir(config) / "packed" / f"{config.name}-{config.size}"
 
 
+def check_writable(root: Path) -> None:
+    """Refuses a folder in which no data set can be made."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise RefusedError(f"cannot write below {root}: {error.strerror}") from error
+
+
 def pack(builder: tfds.core.DatasetBuilder, size: int, target: Path) -> None:
     """Writes the packed form of a prepared data set to `target`."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise RefusedError(f"cannot write below {target.parent}: {error.strerror}") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         features = _features(builder, size)
         sums = PixelSums(size)
@@ -58,8 +65,12 @@ def pack(builder: tfds.core.DatasetBuilder, size: int, target: Path) -> None:
             description=f"{builder.name} {builder.version}: shorter side {size}, centre crop, uint8",
             check_data=False,
         )
-        if not target.exists():  # another process may have been faster
+        work.chmod(0o755)  # others may read it
+        try:
             work.rename(target)
+        except OSError:
+            if not target.exists():  # another process may have been faster
+                raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

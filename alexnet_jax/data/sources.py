@@ -14,8 +14,7 @@ def open_source(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
     """The builder of a data set with labelled pictures, its files in place."""
     if name != "toyshapes":
         raise RefusedError(
-            f"there is no packed data set {name!r} below {data_dir}, and this version can pack "
-            "toyshapes only; try --config=configs/quickstart.py"
+            f"there is no packed data set {name!r} below {data_dir}, and this version can pack toyshapes only"
         )
     return prepare(Toyshapes(data_dir=str(data_dir / "tfds")))
 

@@ -31,22 +31,30 @@ def pixels(mean: np.ndarray, covariance: np.ndarray, config: AugmentConfig) -> P
     return Pixels(mean.astype(np.float32), noise.astype(np.float32))
 
 
+def colour_shifts(keys: jax.Array, pixels: Pixels) -> jax.Array:
+    """One draw of colour noise for each key: f32[B, 3].
+
+    For a whole batch at once, on every device: the last bit of a normal number, and of a product of matrices,
+    depends on how many are computed together, and would depend on the mesh.
+    """
+    draws = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
+    return jnp.dot(draws, pixels.colour_noise.T, precision=lax.Precision.HIGHEST)
+
+
 def random_view(
-    picture: jax.Array, key: jax.Array, pixels: Pixels, size: int, config: AugmentConfig
+    picture: jax.Array, key: jax.Array, shift: jax.Array, pixels: Pixels, size: int, flip: bool
 ) -> jax.Array:
-    """A random crop, perhaps mirrored, less the mean, plus one draw of colour noise: f32[size, size, 3]."""
-    crop_key, flip_key, colour_key = jax.random.split(key, 3)
+    """A random crop, perhaps mirrored, less the mean, plus its shift in colour: f32[size, size, 3]."""
+    crop_key, flip_key = jax.random.split(key)
     # 32 places each way at 256 and 224: the paper's factor 2048 = 32 * 32 * 2.
     places = max(picture.shape[0] - size, 1)
     corner = (*jax.random.randint(crop_key, (2,), 0, places), 0)
     window = (size, size, 3)
     view = lax.dynamic_slice(picture, corner, window).astype(jnp.float32)
     view -= lax.dynamic_slice(pixels.mean, corner, window)
-    if config.flip:
+    if flip:
         view = jnp.where(jax.random.bernoulli(flip_key), view[:, ::-1], view)
-    if config.colour_noise:
-        view += (pixels.colour_noise @ jax.random.normal(colour_key, (3,)))[None, None]
-    return view
+    return view + shift[None, None]
 
 
 def fixed_views(pictures: jax.Array, pixels: Pixels, size: int, count: int) -> jax.Array:

@@ -18,11 +18,13 @@ from jax import numpy as jnp
 from jax.sharding import Mesh
 
 from alexnet_jax.config import Config, NetworkConfig
-from alexnet_jax.learning.augment import Pixels, fixed_views, random_view
+from alexnet_jax.learning.augment import Pixels, colour_shifts, fixed_views, random_view
 from alexnet_jax.learning.metrics import Totals, score
 from alexnet_jax.learning.optimizer import make_optimizer
 from alexnet_jax.mesh import DATA, EVERYWHERE, PARAMETERS, TOWER, compiler_options, row_spec, shard
 from alexnet_jax.network.alexnet import AlexNet
+
+WEIGHTS, TRAINING = 0, 1  # what a seed is used for
 
 Params = dict[str, dict[str, jax.Array]]
 
@@ -85,20 +87,30 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
     """The compiled step: (state, totals so far, pixels, batch, rate) -> (state, totals)."""
     graph, optimizer = network_graph(config.network), make_optimizer(config.optimizer)
 
-    def body(params: Params, pixels: Pixels, batch: Batch, keys: jax.Array) -> Totals:
-        view_keys, dropout_keys = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
-        look = partial(random_view, size=config.network.image_size, config=config.augment)
-        views = jax.vmap(look, in_axes=(0, 0, None))(batch.pictures, view_keys, pixels)
+    def body(
+        params: Params,
+        pixels: Pixels,
+        batch: Batch,
+        view_keys: jax.Array,
+        shifts: jax.Array,
+        dropout_keys: jax.Array,
+    ) -> Totals:
+        look = partial(random_view, size=config.network.image_size, flip=config.augment.flip)
+        views = jax.vmap(look, in_axes=(0, 0, 0, None))(batch.pictures, view_keys, shifts, pixels)
         scores = nnx.merge(graph, params)(views, dropout_keys)
         return score(jax.nn.log_softmax(scores), batch.labels, batch.weights)
 
     def step(
         state: State, totals: Totals, pixels: Pixels, batch: Batch, rate: jax.Array
     ) -> tuple[State, Totals]:
-        keys = example_keys(config.seed, state.step, batch.labels.shape[0])
+        # Every device draws for all rows: cut arrays may round in another way, and gathering them costs more.
+        whole = partial(lax.with_sharding_constraint, shardings=shard(mesh, EVERYWHERE))
+        keys = whole(example_keys(config.seed, state.step, batch.labels.shape[0]))
+        view_keys, colour_keys, dropout_keys = jnp.unstack(keys, axis=1)
+        shifts = whole(colour_shifts(colour_keys, pixels))
 
         def loss(params: Params) -> tuple[jax.Array, Totals]:
-            sums = over_mesh(body, mesh)(params, pixels, batch, keys)
+            sums = over_mesh(body, mesh)(params, pixels, batch, view_keys, shifts, dropout_keys)
             return sums.loss / sums.images, sums
 
         gradients, sums = jax.grad(loss, has_aux=True)(state.params)
@@ -127,10 +139,16 @@ def make_evaluation_step(config: Config, mesh: Mesh, views: int) -> EvaluationSt
     return _compile(step, mesh, out_shardings=shard(mesh, EVERYWHERE))
 
 
+def stream(seed: int, purpose: int) -> jax.Array:
+    """The seed's key for a purpose: no two draw the same numbers."""
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
 def example_keys(seed: int, step: jax.Array, batch_size: int) -> jax.Array:
-    """A key for each example, from the seed, the step and its place in the global batch alone."""
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch_size))
+    """Three keys for each example, from the seed, the step and its place in the global batch alone."""
+    key = jax.random.fold_in(stream(seed, TRAINING), step)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch_size))
+    return jax.vmap(partial(jax.random.split, num=3))(keys)
 
 
 def over_mesh(body: Callable[..., Totals], mesh: Mesh) -> Callable[..., Totals]:
@@ -139,6 +157,8 @@ def over_mesh(body: Callable[..., Totals], mesh: Mesh) -> Callable[..., Totals]:
 
     def summed(params: Params, pixels: Pixels, *rows: Any) -> Totals:
         rows = lax.pcast(rows, TOWER, to="varying")  # every tower sees the same rows
+        if DATA in axes:
+            params = lax.pcast(params, DATA, to="varying")  # and here gradients are summed over rows
         return lax.psum(body(params, pixels, *rows), axes)
 
     def run(params: Params, pixels: Pixels, *rows: Any) -> Totals:
@@ -156,6 +176,6 @@ def _compile(step: Callable, mesh: Mesh, **options: Any) -> Callable:
 
 
 def _initial_state(config: Config) -> State:
-    model = AlexNet(config.network, nnx.Rngs(params=jax.random.key(config.seed)))
+    model = AlexNet(config.network, nnx.Rngs(params=stream(config.seed, WEIGHTS)))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     return State(jnp.zeros((), jnp.int32), params, make_optimizer(config.optimizer).init(params))

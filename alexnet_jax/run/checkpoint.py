@@ -37,8 +37,8 @@ class Checkpoints:
         items = ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
         try:
             found = self._manager.restore(step, args=items)
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # among them bare ones, for files that are cut off
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise RefusedError(f"cannot restore {self.path / str(step)}: {reason}") from error
         return found.arrays, found.progress
 

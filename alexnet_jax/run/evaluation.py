@@ -1,5 +1,7 @@
 """Error rates over the validation split."""
 
+import contextlib
+
 import jax
 from jax.sharding import Mesh
 
@@ -27,8 +29,9 @@ class Evaluator:
         order = EvaluationOrder(self.images, self.config.evaluation.batch_size)
         steps, ahead = range(order.batches), self.config.data.read_ahead
         totals = Totals.zero()
-        for batch in feed(self.packed, SPLIT, order, steps, self.mesh, ahead):
-            totals = self.step(params, totals, self.pixels, batch)
+        with contextlib.closing(feed(self.packed, SPLIT, order, steps, self.mesh, ahead)) as batches:
+            for batch in batches:
+                totals = self.step(params, totals, self.pixels, batch)
         return totals.means()
 
 

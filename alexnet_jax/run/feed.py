@@ -1,7 +1,7 @@
 """From rows on disk to batches on the mesh, a few ahead of their use."""
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,8 +20,11 @@ def feed(
     steps: range,
     mesh: Mesh,
     read_ahead: int,
-) -> Iterator[Batch]:
-    """The batch of each step; this process reads only the rows that its devices hold."""
+) -> Generator[Batch]:
+    """The batch of each step; this process reads only the rows that its devices hold.
+
+    Close it when leaving early: the interpreter hangs at its end while a reading thread is under way.
+    """
     size = len(order(steps.start)) if steps else 0
     rows = batch_rows(mesh, size)
     waiting: collections.deque[Batch] = collections.deque()

@@ -1,5 +1,6 @@
 """Training (section 5): restore, step, evaluate, report, save."""
 
+import contextlib
 import math
 import time
 
@@ -10,9 +11,9 @@ from jax.sharding import Mesh
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
 from alexnet_jax.errors import ConfigError, DivergedError
-from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.metrics import Totals, all_finite
 from alexnet_jax.learning.schedule import learning_rate
-from alexnet_jax.learning.step import State, abstract_state, init_state, make_train_step
+from alexnet_jax.learning.step import Batch, State, abstract_state, init_state, make_train_step
 from alexnet_jax.mesh import EVERYWHERE, shard
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.evaluation import Evaluator
@@ -33,15 +34,14 @@ def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> No
     if final and final["step"] >= total:
         print(f"already complete: step {final['step']}, validation {describe(final)}")
         return
-    workdir.adopt(config)
-    run = Run(config, workdir, packed, mesh)
-    try:
-        run.report.say(overview(config, mesh, run.state.params, packed, run.first, run.total))
-        with Guard() as guard:
+    with Guard() as guard:
+        run = Run(config, workdir, packed, mesh)
+        try:
+            run.report.say(overview(config, mesh, run.state.params, packed, run.first, run.total))
             run.learn(guard)
-        run.finish()
-    finally:
-        run.close()
+            run.finish()
+        finally:
+            run.close()
 
 
 def steps_in(config: Config, images: int) -> int:
@@ -63,34 +63,40 @@ class Run:
             raise ConfigError(
                 f"{workdir.path} is at step {self.first} already, past the {self.total} asked for"
             )
+        workdir.adopt(config)
         workdir.forget_after(self.first)
         self.report = Report(workdir, self.first, self.total)
         self.train_step = make_train_step(config, mesh)
         self.evaluator = Evaluator(config, mesh, packed)
         self.unreported: tuple[int, Totals, float] | None = None
-        self.clock = time.monotonic()
+        self.clock = math.nan  # no speed is told of steps that include compilation
 
     def learn(self, guard: Guard) -> None:
         """Section 5, step by step."""
         order = TrainingOrder(self.config.seed, self.images, self.config.train.batch_size)
         steps = range(self.first, self.total)
         batches = feed(self.packed, "train", order, steps, self.mesh, self.config.data.read_ahead)
-        for done, batch in enumerate(batches, self.first + 1):
-            rate = learning_rate(self.config.schedule, self.epoch(done - 1), self.errors)
-            self.state, self.totals = self.train_step(
-                self.state, self.totals, self.evaluator.pixels, batch, np.float32(rate)
-            )
-            self.flush()
-            self.report.step(done)
-            if done % self.config.train.log_every == 0 or done == self.total:
-                self.unreported, self.totals = (done, self.totals, rate), Totals.zero()
-            if self.evaluation_due(done):
-                self.validate(done)
-            if done % self.config.checkpoint.every_steps == 0 or guard.asked:
-                self.save(done)
-            if guard.asked:
-                self.checkpoints.wait()
-                raise Interrupted(f"stopped and saved at step {done}; run the same command to go on")
+        with contextlib.closing(batches):
+            for done, batch in enumerate(batches, self.first + 1):
+                self.advance(done, batch)
+                if self.evaluation_due(done):
+                    self.validate(done)
+                if done % self.config.checkpoint.every_steps == 0 or guard.asked:
+                    self.save(done)
+                if guard.asked:
+                    self.checkpoints.wait()
+                    raise Interrupted(f"stopped and saved at step {done}; run the same command to go on")
+
+    def advance(self, done: int, batch: Batch) -> None:
+        """Starts a step, and reports what the one before it has found."""
+        rate = learning_rate(self.config.schedule, self.epoch(done - 1), self.errors)
+        self.state, self.totals = self.train_step(
+            self.state, self.totals, self.evaluator.pixels, batch, np.float32(rate)
+        )
+        self.flush()
+        self.report.step(done)
+        if done % self.config.train.log_every == 0 or done == self.total:
+            self.unreported, self.totals = (done, self.totals, rate), Totals.zero()
 
     def epoch(self, step: int) -> float:
         return step * self.config.train.batch_size / self.images
@@ -108,31 +114,43 @@ class Run:
         now = time.monotonic()
         speed, self.clock = float(totals.images) / (now - self.clock), now
         self.report.figures(step, "train", {**means, "learning_rate": rate, "images_per_second": speed})
-        _require_finite(means["loss"], step)
+        self.require(math.isfinite(means["loss"]), "training loss", step)
 
-    def validate(self, done: int) -> None:
-        """Validation figures, and the error that the plateau rule sees."""
+    def validate(self, done: int) -> dict[str, float]:
+        """Validation figures, whose error the plateau rule sees."""
         self.flush()
         began = time.monotonic()
         values = self.evaluator(self.state.params)
         self.errors.append(values["top1_error"])
         self.report.figures(done, "validation", values)
         self.clock += time.monotonic() - began
+        self.require(math.isfinite(values["loss"]), "validation loss", done)
+        return values
 
     def save(self, done: int) -> None:
         """Starts a checkpoint, once it is certain that it holds numbers."""
         self.flush()
-        _require_finite(float(self.totals.loss), done)
+        self.require(bool(all_finite(self.state)), "network", done)
         self.checkpoints.save(done, (self.state, self.totals), {"validation_errors": self.errors})
 
     def finish(self) -> None:
         """The last checkpoint and the closing figures."""
+        lines = [line for line in self.workdir.metrics() if line["split"] == "validation"]
+        last = lines[-1] if lines and lines[-1]["step"] == self.total else self.validate(self.total)
+        figures = {name: last[name] for name in ("loss", "top1_error", "top5_error")}
         self.save(self.total)
         self.checkpoints.wait()
-        last = [line for line in self.workdir.metrics() if line["split"] == "validation"][-1]
-        figures = {name: last[name] for name in ("loss", "top1_error", "top5_error")}
         self.report.figures(self.total, "final", figures)
         self.report.say(f"done   validation {describe(figures)}")
+
+    def require(self, finite: bool, what: str, step: int) -> None:
+        """Ends a run that is beyond repair."""
+        if not finite:
+            saved = self.checkpoints.latest()
+            raise DivergedError(
+                f"the {what} is not finite any more at step {step}: lower schedule.learning_rate, or look at "
+                f"the data; {'nothing was saved' if saved is None else f'step {saved} was saved before'}"
+            )
 
     def close(self) -> None:
         self.checkpoints.close()
@@ -153,11 +171,3 @@ def restore(checkpoints: Checkpoints, step: int, config: Config, mesh: Mesh) -> 
     totals = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), Totals.zero())
     (state, totals), progress = checkpoints.restore(step, (abstract_state(config, mesh), totals))
     return state, totals, progress["validation_errors"]
-
-
-def _require_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the loss is {loss} at step {step}: lower schedule.learning_rate, or look at the data; "
-            "the last checkpoint is from before"
-        )

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from alexnet_jax.config import Config, build
 from alexnet_jax.errors import ConfigError, UserError
+from alexnet_jax.network.alexnet import layer_sizes
 
 
 def define_config_flag() -> flags.FlagHolder[ConfigDict]:
@@ -28,9 +29,11 @@ def read_config(flag: flags.FlagHolder[ConfigDict]) -> Config:
         raise ConfigError("--config is missing; try --config=configs/quickstart.py")
     try:
         values = flag.value.to_dict()
-    except OSError as error:  # a file that is not there is noticed only now
+    except Exception as error:  # a file that is not there, or fails, is noticed only now
         raise ConfigError(_last_line(error)) from error
-    return build(values)
+    config = build(values)
+    layer_sizes(config.network)  # refuses pictures that are too small for it
+    return config
 
 
 def read_mesh(text: str) -> dict[str, int]:
@@ -66,14 +69,16 @@ def _guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) ->
 def _parse(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+    except Exception as error:  # a config file is a program, and can fail in any way
         _end(ConfigError(_last_line(error)))
 
 
 def _last_line(error: Exception) -> str:
     """What a person can use of an error: a config file's own errors arrive as whole tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    message = lines[-1] if lines else "no reason given"
+    expected = isinstance(error, flags.Error | OSError | ValueError)
+    return message if expected else f"{type(error).__name__}: {message}"
 
 
 def _end(error: UserError) -> None:

@@ -19,10 +19,14 @@ class Report:
         self._bar = tqdm(
             total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
         )
-        self._started, self._first = time.monotonic(), first
+        self._started, self._first = None, first
 
     def step(self, step: int) -> None:
-        """Moves the bar."""
+        """Moves the bar; pace and time left are reckoned from the first step, which is compiled."""
+        if self._started is None:
+            self._started, self._first = time.monotonic(), step
+            self._bar.initial = self._bar.n = step
+            self._bar.unpause()
         self._bar.update(step - self._bar.n)
 
     def figures(self, step: int, split: str, values: dict[str, float]) -> None:
@@ -47,7 +51,9 @@ class Report:
         self._writer.close()
 
     def _time_left(self, step: int) -> str:
-        pace = (time.monotonic() - self._started) / max(step - self._first, 1)
+        if step <= self._first:
+            return "?"
+        pace = (time.monotonic() - self._started) / (step - self._first)
         return tqdm.format_interval(pace * (self.total - step))
 
 

@@ -45,13 +45,19 @@ class Workdir:
             raise RefusedError(f"{self.path} holds no run: there is no config.json")
         try:
             return build(json.loads(self.config_path.read_text()))
-        except (json.JSONDecodeError, UnicodeDecodeError, ConfigError, OSError) as error:
+        except ConfigError as error:
+            raise RefusedError(f"{self.config_path} does not fit this version: {error}") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
             raise RefusedError(f"{self.config_path} is corrupt: {error}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; a line cut off by a crash ends the list."""
         text = self.metrics_path.read_text() if self.metrics_path.exists() else ""
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise RefusedError(f"{self.metrics_path} is corrupt: {error}") from error
 
     def final(self) -> dict[str, Any] | None:
         """The closing line of a finished run."""
@@ -66,9 +72,14 @@ class Workdir:
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`; it is there when this returns."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         with self.metrics_path.open("a") as file:
-            file.write(json.dumps(clean) + "\n")
+            file.write(to_json(line) + "\n")
+
+
+def to_json(values: dict[str, Any]) -> str:
+    """One line of JSON, which knows no infinities: what is not finite becomes null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return json.dumps(clean)
 
 
 def _check_same(old: Config, new: Config, path: Path) -> None:

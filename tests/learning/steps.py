@@ -1,6 +1,7 @@
 """Batches of random pictures, and training steps over them on any mesh."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,21 +11,42 @@ from jax.sharding import Mesh
 from alexnet_jax.config import Config
 from alexnet_jax.learning.augment import Pixels, pixels
 from alexnet_jax.learning.metrics import Totals
-from alexnet_jax.learning.step import Batch, State, init_state, make_train_step, state_shardings
+from alexnet_jax.learning.step import (
+    Batch,
+    State,
+    abstract_state,
+    init_state,
+    make_train_step,
+    state_shardings,
+)
 from alexnet_jax.mesh import batch_rows, make_mesh, place_rows
 
+Rows = tuple[np.ndarray, np.ndarray]
 
-def random_rows(config: Config, images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+
+def random_rows(config: Config, images: int, seed: int = 0) -> Rows:
     """Pictures of noise, and labels."""
     rng = np.random.default_rng(seed)
     pictures = rng.integers(0, 256, (images, config.data.size, config.data.size, 3), dtype=np.uint8)
     return pictures, rng.integers(0, config.network.classes, images).astype(np.int32)
 
 
-def random_batch(config: Config, mesh: Mesh, seed: int = 0) -> Batch:
+def blotched_rows(config: Config, images: int, seed: int = 0) -> Rows:
+    """Pictures of blotches of every size, as photographs have: noise leaves the last pool near-ties."""
+    noise, labels = random_rows(config, images, seed)
+    rng, size = np.random.default_rng(seed), config.data.size
+    pictures = (noise - 127.5) * (55 / 127.5) + 127.5
+    for cells in 2 ** np.arange(1, int(np.log2(size))):
+        blotch = -(-size // cells)
+        shades = rng.uniform(-55, 55, (images, cells, cells, 3))
+        pictures += shades.repeat(blotch, 1).repeat(blotch, 2)[:, :size, :size]
+    return pictures.clip(0, 255).astype(np.uint8), labels
+
+
+def random_batch(config: Config, mesh: Mesh, seed: int = 0, draw: Callable[..., Rows] = random_rows) -> Batch:
     size = config.train.batch_size
     rows = batch_rows(mesh, size)
-    parts = (*random_rows(config, size, seed), np.ones(size, np.float32))
+    parts = (*draw(config, size, seed), np.ones(size, np.float32))
     return Batch(*(place_rows(mesh, rows, part[rows], size) for part in parts))
 
 
@@ -37,32 +59,37 @@ def random_pixels(config: Config) -> Pixels:
 
 
 @functools.cache
-def _first(config: Config) -> State:
+def first_state(config: Config) -> State:
+    """`init_state` on the host, compiled once for all meshes."""
     return jax.device_get(init_state(config, make_mesh(1, 1)))
 
 
-def first_state(config: Config, mesh: Mesh) -> State:
-    """`init_state`, compiled once for all meshes."""
-    return jax.device_put(_first(config), state_shardings(config, mesh))
+class Trainer:
+    """The compiled step on a mesh, fed with random batches."""
+
+    def __init__(self, config: Config, mesh: Mesh):
+        self.config, self.mesh, self.looks = config, mesh, random_pixels(config)
+        state, batch = abstract_state(config, mesh), random_batch(config, mesh)
+        step = make_train_step(config, mesh)
+        self.compiled = step.lower(state, Totals.zero(), self.looks, batch, np.float32(0)).compile()
+        self.text = self.compiled.as_text()
+
+    def run(
+        self, rates: list[float], start: State, first: int = 0, draw: Callable[..., Rows] = random_rows
+    ) -> dict[str, Any]:
+        """Losses and, on the host, the states before, between and after steps on batches from `first` on."""
+        state = jax.device_put(start, state_shardings(self.config, self.mesh))
+        losses, states = [], [jax.device_get(start)]
+        for i, rate in enumerate(rates, first):
+            batch = random_batch(self.config, self.mesh, i, draw)
+            state, totals = self.compiled(state, Totals.zero(), self.looks, batch, np.float32(rate))
+            losses.append(totals.means()["loss"])
+            states.append(jax.device_get(state))
+        return {"losses": losses, "states": states}
 
 
-def train_steps(
-    config: Config, mesh: Mesh, rates: list[float], state: State | None = None
-) -> tuple[str, dict[str, Any]]:
-    """The compiled step's text, and on the host: losses, and parameters and velocity after each step."""
-    looks = random_pixels(config)
-    if state is None:
-        state = first_state(config, mesh)
-    step = make_train_step(config, mesh)
-    compiled = step.lower(state, Totals.zero(), looks, random_batch(config, mesh), np.float32(0)).compile()
-    losses, params, velocity = [], [jax.device_get(state.params)], []
-    for i, rate in enumerate(rates):
-        batch = random_batch(config, mesh, seed=i)
-        state, totals = compiled(state, Totals.zero(), looks, batch, np.float32(rate))
-        losses.append(totals.means()["loss"])
-        params.append(jax.device_get(state.params))
-        velocity.append(jax.device_get(state.velocity[-1].trace))
-    return compiled.as_text(), {"losses": losses, "params": params, "velocity": velocity}
+def velocity(state: State) -> dict:
+    return state.velocity[-1].trace
 
 
 def relative_error(found: Any, wanted: Any) -> float:

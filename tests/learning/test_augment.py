@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.config import AugmentConfig
-from alexnet_jax.learning.augment import Pixels, fixed_views, pixels, random_view
+from alexnet_jax.learning.augment import Pixels, colour_shifts, fixed_views, pixels, random_view
 
 PLAIN = AugmentConfig(flip=True, colour_noise=0.0, colour_unit="root_eigenvalue")
 SIZE, CROP = 20, 12
@@ -17,9 +17,9 @@ PICTURE = np.stack([*np.mgrid[:SIZE, :SIZE], np.zeros((SIZE, SIZE))], axis=-1).a
 
 
 def views(picture: np.ndarray, looks: Pixels, crop: int, config: AugmentConfig, count: int) -> np.ndarray:
-    look = partial(random_view, size=crop, config=config)
-    keys = jax.random.split(jax.random.key(0), count)
-    return np.asarray(jax.jit(jax.vmap(look, in_axes=(None, 0, None)))(picture, keys, looks))
+    look = jax.vmap(partial(random_view, size=crop, flip=config.flip), in_axes=(None, 0, 0, None))
+    keys, colour_keys = jax.random.split(jax.random.key(0), (2, count))
+    return np.asarray(jax.jit(look)(picture, keys, colour_shifts(colour_keys, looks), looks))
 
 
 def blank(size: int) -> Pixels:

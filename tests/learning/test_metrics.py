@@ -21,6 +21,17 @@ def test_score_against_numpy() -> None:
     np.testing.assert_allclose(list(means.values()), wanted, rtol=1e-5)
 
 
+def test_ties_count_by_their_chance() -> None:
+    """Six classes share the last place of the top five: each is among them in one of six draws."""
+    scores = np.log(np.array([[0.4, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05]]))
+    wanted = {0: (0, 0), 1: (1, 0), 4: (1, 1 - 1 / 6), 9: (1, 1 - 1 / 6)}
+    for label, errors in wanted.items():
+        totals = score(scores, np.array([label]), np.ones(1))
+        np.testing.assert_allclose((totals.top1_errors, totals.top5_errors), errors, rtol=1e-6)
+    uniform = score(np.log(np.full((1, 10), 0.1)), np.array([3]), np.ones(1))
+    np.testing.assert_allclose((uniform.top1_errors, uniform.top5_errors), (0.9, 0.5), rtol=1e-6)
+
+
 def test_sums_add_up() -> None:
     scores, labels = np.log(np.full((4, 6), 1 / 6)), np.zeros(4, int)
     once = score(scores, labels, np.ones(4))

@@ -18,7 +18,7 @@ FLAGS = [
     (["--config.train.batch_sise=4"], "unknown field config.train.batch_sise; .* config.train.batch_size"),
     (["--config.train.batch_size=ten"], "config.train.batch_size=ten"),
     (["--config.mesh.data=4", "--config.mesh.cpu_devices=8", "--config.train.batch_size=30"], "28 or 32"),
-    (["--config.mesh.data=4"], "needs 8 devices, there are 2 .*--config.mesh.cpu_devices=8"),
+    (["--config.mesh.data=4"], "needs 8 devices, there are 2 .*mesh.cpu_devices=8"),
     (["--config.mesh.tower=3"], "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
     (["extra"], "unexpected argument 'extra'"),
     (["--unknown=1"], "Unknown command line flag 'unknown'"),
