@@ -83,6 +83,11 @@ def init_state(config: Config, mesh: Mesh) -> State:
     return jax.jit(lambda: _initial_state(config), out_shardings=places, compiler_options=options)()
 
 
+def no_totals(mesh: Mesh) -> Totals:
+    """What a first step adds to, placed as steps leave it: otherwise the second would be compiled again."""
+    return jax.device_put(Totals.zero(), shard(mesh, EVERYWHERE))
+
+
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
     """The compiled step: (state, totals so far, pixels, batch, rate) -> (state, totals)."""
     graph, optimizer = network_graph(config.network), make_optimizer(config.optimizer)

@@ -8,8 +8,7 @@ from jax.sharding import Mesh
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import EvaluationOrder, PackedSet
 from alexnet_jax.learning.augment import Pixels, pixels
-from alexnet_jax.learning.metrics import Totals
-from alexnet_jax.learning.step import Params, make_evaluation_step
+from alexnet_jax.learning.step import Params, make_evaluation_step, no_totals
 from alexnet_jax.mesh import EVERYWHERE, shard
 from alexnet_jax.run.feed import feed
 
@@ -28,7 +27,7 @@ class Evaluator:
     def __call__(self, params: Params) -> dict[str, float]:
         order = EvaluationOrder(self.images, self.config.evaluation.batch_size)
         steps, ahead = range(order.batches), self.config.data.read_ahead
-        totals = Totals.zero()
+        totals = no_totals(self.mesh)
         with contextlib.closing(feed(self.packed, SPLIT, order, steps, self.mesh, ahead)) as batches:
             for batch in batches:
                 totals = self.step(params, totals, self.pixels, batch)

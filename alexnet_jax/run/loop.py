@@ -13,7 +13,7 @@ from alexnet_jax.data.batches import PackedSet, TrainingOrder
 from alexnet_jax.errors import ConfigError, DivergedError
 from alexnet_jax.learning.metrics import Totals, all_finite
 from alexnet_jax.learning.schedule import learning_rate
-from alexnet_jax.learning.step import Batch, State, abstract_state, init_state, make_train_step
+from alexnet_jax.learning.step import Batch, State, abstract_state, init_state, make_train_step, no_totals
 from alexnet_jax.mesh import EVERYWHERE, shard
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.evaluation import Evaluator
@@ -96,7 +96,7 @@ class Run:
         self.flush()
         self.report.step(done)
         if done % self.config.train.log_every == 0 or done == self.total:
-            self.unreported, self.totals = (done, self.totals, rate), Totals.zero()
+            self.unreported, self.totals = (done, self.totals, rate), no_totals(self.mesh)
 
     def epoch(self, step: int) -> float:
         return step * self.config.train.batch_size / self.images
@@ -161,7 +161,7 @@ def restore_or_start(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> Sa
     """The newest checkpoint, or the beginning."""
     latest = checkpoints.latest()
     if latest is None:
-        return init_state(config, mesh), Totals.zero(), []
+        return init_state(config, mesh), no_totals(mesh), []
     return restore(checkpoints, latest, config, mesh)
 
 

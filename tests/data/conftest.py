@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
+from alexnet_jax.data import packing
 from alexnet_jax.data.batches import PackedSet
 from alexnet_jax.data.packing import pack
 from alexnet_jax.data.sources import prepare
@@ -30,3 +31,13 @@ def packed_path(few: tfds.core.DatasetBuilder, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def packed(packed_path: Path) -> PackedSet:
     return PackedSet(packed_path)
+
+
+@pytest.fixture(scope="session")
+def in_shards(few: tfds.core.DatasetBuilder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures in three shards to train and two to validate."""
+    path = tmp_path_factory.mktemp("shards") / f"toyshapes-{SIZE}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "SHARD_BYTES", 40 * SIZE * SIZE * 3 // 3)
+        pack(few, SIZE, path)
+    return path

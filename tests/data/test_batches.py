@@ -1,5 +1,9 @@
 """The order of images, and reading them by it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -38,6 +42,46 @@ def test_evaluation_pads_the_last_batch() -> None:
 def read(packed: PackedSet, steps: range, rows: np.ndarray) -> list:
     order = TrainingOrder(3, packed.images("train"), 16)
     return list(read_batches(packed, "train", order, steps, rows, read_ahead=2))
+
+
+def test_shards_are_one_set(packed: PackedSet, in_shards: Path) -> None:
+    """Any row is found in any number of shards, and the files are opened once."""
+    sharded = PackedSet(in_shards)
+    for _ in range(3):
+        for batch, wanted in zip(
+            read(sharded, range(6), np.arange(16)), read(packed, range(6), np.arange(16)), strict=True
+        ):
+            for found, part in zip(batch, wanted, strict=True):
+                np.testing.assert_array_equal(found, part)
+    opened = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    shards = [path for path in opened if path.is_relative_to(in_shards) and "train" in path.name]
+    assert len(shards) == 3
+
+
+LEAVING = """
+import contextlib, sys, time
+from pathlib import Path
+from alexnet_jax.data.batches import PackedSet, TrainingOrder
+from alexnet_jax.mesh import make_mesh
+from alexnet_jax.run.feed import feed
+
+order = TrainingOrder(seed=0, images=40, batch_size=4)
+
+def slow(step):
+    time.sleep(0.3)
+    return order(step)
+
+packed = PackedSet(Path(sys.argv[1]))
+with contextlib.closing(feed(packed, "train", slow, range(1000), make_mesh(1, 1), 4)) as batches:
+    for _ in batches:
+        sys.exit(42)
+"""
+
+
+def test_leaving_early_does_not_hang(packed_path: Path) -> None:
+    """A process ends while its readers are at work."""
+    found = subprocess.run([sys.executable, "-c", LEAVING, packed_path], timeout=60, check=False)
+    assert found.returncode == 42
 
 
 def test_rows_are_those_asked_for(packed: PackedSet) -> None:

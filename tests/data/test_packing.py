@@ -70,16 +70,15 @@ def test_a_half_made_set_is_not_a_set(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_shards_share_the_rows(
-    few: tfds.core.DatasetBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed_path: Path
-) -> None:
+def test_shards_share_the_rows(packed_path: Path, in_shards: Path) -> None:
     """Three shards hold what one holds, in the same order."""
-    monkeypatch.setattr(packing, "SHARD_BYTES", 40 * SIZE * SIZE * 3 // 3)
-    pack(few, SIZE, tmp_path / "toyshapes")
-    assert len(list((tmp_path / "toyshapes").glob("*-train.*"))) == 3
+    assert len(list(in_shards.glob("*-train.*"))) == 3
     one, three = (
-        tfds.builder_from_directory(path).as_data_source(split="train")
-        for path in (packed_path, tmp_path / "toyshapes")
+        tfds.builder_from_directory(path).as_data_source(split="train") for path in (packed_path, in_shards)
     )
     for left, right in zip(one, three, strict=True):
         np.testing.assert_array_equal(left["image"], right["image"])
+
+
+def test_others_may_read_it(packed_path: Path) -> None:
+    assert packed_path.stat().st_mode & 0o555 == 0o555

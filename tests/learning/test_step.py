@@ -16,6 +16,7 @@ from alexnet_jax.learning.step import (
     State,
     make_evaluation_step,
     make_train_step,
+    no_totals,
     state_shardings,
 )
 from alexnet_jax.mesh import make_mesh
@@ -122,6 +123,16 @@ def sharpened(state: State, factor: float) -> State:
 
 def as_double(state: State) -> State:
     return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
+
+
+def test_a_step_is_compiled_once(narrow: Config) -> None:
+    """The first one starts from `no_totals`, the others from what the one before has left."""
+    mesh, looks = make_mesh(1, 2), random_pixels(narrow)
+    state, totals = jax.device_put(first_state(narrow), state_shardings(narrow, mesh)), no_totals(mesh)
+    step = make_train_step(narrow, mesh)
+    for i in range(2):
+        state, totals = step(state, totals, looks, random_batch(narrow, mesh, i), np.float32(0.01))
+    assert step._cache_size() == 1
 
 
 def test_padded_classes_never_count(narrow: Config) -> None:

@@ -1,10 +1,13 @@
 """A checkpoint has the same error rates on any mesh and with any batch."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from alexnet_jax.errors import REFUSED
 from tests.run.commands import lines, run, train
 
 
@@ -21,18 +24,33 @@ def evaluate(workdir: Path, data_dir: Path, *arguments: str) -> dict:
 
 
 def test_any_mesh_and_batch(workdir: Path, data_dir: Path) -> None:
-    """1000 pictures in batches of 200 on 1x2, against batches of 48, which leave a rest, on 1x1."""
-    found = evaluate(workdir, data_dir, "--batch_size=48", "--mesh=1x1")
+    """1000 pictures in batches of 200 on 1x2, against 4x2, and batches of 48, which leave a rest, on 1x1."""
     logged = lines(workdir)[-1]
-    assert (found["step"], found["images"], found["views"]) == (30, 1000, 1)
-    for name in ("loss", "top1_error", "top5_error"):
-        assert found[name] == pytest.approx(logged[name], rel=1e-5)
+    for flags in (("--batch_size=48", "--mesh=1x1"), ("--mesh=4x2",)):
+        found = evaluate(workdir, data_dir, *flags)
+        assert (found["step"], found["images"], found["views"]) == (30, 1000, 1)
+        for name in ("loss", "top1_error", "top5_error"):
+            assert found[name] == pytest.approx(logged[name], rel=1e-5)
 
 
 def test_ten_views(workdir: Path, data_dir: Path) -> None:
     found = evaluate(workdir, data_dir, "--views=10", "--batch_size=40")
     assert (found["images"], found["views"]) == (1000, 10)
     assert 0 < found["top5_error"] <= found["top1_error"] < 1
+
+
+def test_a_step_that_is_not_there(workdir: Path, data_dir: Path) -> None:
+    _, err = run("evaluate", f"--workdir={workdir}", "--step=7", data_dir=data_dir, code=REFUSED)
+    assert err.startswith("error: cannot restore") and len(err.splitlines()) == 1
+
+
+def test_a_checkpoint_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(workdir, tmp_path / "copy")
+    arrays = (tmp_path / "copy" / "checkpoints" / "30" / "arrays").rglob("*")
+    largest = max((path for path in arrays if path.is_file()), key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    _, err = run("evaluate", f"--workdir={tmp_path / 'copy'}", data_dir=data_dir, code=REFUSED)
+    assert err.startswith("error: cannot restore") and len(err.splitlines()) == 1
 
 
 def test_prepare_says_what_is_there(data_dir: Path, workdir: Path) -> None:

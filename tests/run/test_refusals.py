@@ -20,6 +20,7 @@ FLAGS = [
     (["--config.mesh.data=4", "--config.mesh.cpu_devices=8", "--config.train.batch_size=30"], "28 or 32"),
     (["--config.mesh.data=4"], "needs 8 devices, there are 2 .*mesh.cpu_devices=8"),
     (["--config.mesh.tower=3"], "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
+    (["--config.network.image_size=40"], "network.image_size=40 is too small"),
     (["extra"], "unexpected argument 'extra'"),
     (["--unknown=1"], "Unknown command line flag 'unknown'"),
 ]
@@ -37,6 +38,7 @@ def complaint(err: str) -> str:
 def test_flags(arguments: list[str], message: str, tmp_path: Path) -> None:
     _, err = run("main", QUICK, f"--workdir={tmp_path / 'run'}", *arguments, data_dir=tmp_path, code=CONFIG)
     assert re.search(message, complaint(err)), err
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,12 @@ def test_config_files(arguments: list[str], message: str, tmp_path: Path) -> Non
     assert message in complaint(err)
 
 
+def test_a_config_file_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def get_config():\n    return missing\n")
+    _, err = run("main", f"--config={tmp_path / 'broken.py'}", "--workdir=x", data_dir=tmp_path, code=CONFIG)
+    assert "NameError: name 'missing' is not defined" in complaint(err)
+
+
 def test_data_that_is_not_there(tmp_path: Path) -> None:
     _, err = run(
         "main",
@@ -63,6 +71,18 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
     )
     assert "imagenet2012" in complaint(err)
     assert str(tmp_path) in err
+
+
+def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    _, err = train(tmp_path / "run", data_dir=tmp_path / "file", code=REFUSED)
+    assert "cannot write below" in complaint(err)
+
+
+def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "packed" / "toyshapes-72").mkdir(parents=True)
+    _, err = train(tmp_path / "run", data_dir=tmp_path, code=REFUSED)
+    assert "toyshapes-72 is no packed data set" in complaint(err)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:
@@ -80,22 +100,42 @@ def test_a_workdir_of_another_network_and_a_corrupt_config(tmp_path: Path) -> No
     (tmp_path / "config.json").write_text('{"seed": 0')
     _, err = train(tmp_path, data_dir=tmp_path, code=REFUSED)
     assert "config.json is corrupt" in complaint(err)
+    (tmp_path / "config.json").write_text('{"sed": 0}')
+    _, err = train(tmp_path, data_dir=tmp_path, code=REFUSED)
+    assert "config.json does not fit this version: unknown field config.sed" in complaint(err)
+
+
+def test_a_corrupt_log(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2, "split": "train"}\n')
+    _, err = train(tmp_path, data_dir=data_dir, code=REFUSED)
+    assert "metrics.jsonl is corrupt" in complaint(err)
+
+
+HOPELESS = ("--config.schedule.learning_rate=1e9", "--config.train.steps=20", "--config.train.log_every=5")
 
 
 @pytest.fixture(scope="module")
 def diverged(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The workdir of a run at an impossible rate, and what it complained of."""
     workdir = tmp_path_factory.mktemp("diverged")
-    flags = ("--config.schedule.learning_rate=1e9", "--config.train.log_every=5", "--config.train.steps=20")
-    return workdir, train(workdir, *flags, data_dir=data_dir, code=DIVERGED)[1]
+    return workdir, train(workdir, *HOPELESS, data_dir=data_dir, code=DIVERGED)[1]
 
 
 def test_a_loss_that_is_no_number(diverged: tuple[Path, str]) -> None:
     """Nothing is saved of it, and the log stays JSON."""
     workdir, err = diverged
-    assert "lower schedule.learning_rate" in complaint(err)
+    assert "the training loss is not finite any more at step 5: lower sched" in complaint(err)
+    assert "nothing was saved" in err
     assert not list((workdir / "checkpoints").glob("[0-9]*"))
     assert json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["loss"] is None
+
+
+def test_weights_that_are_no_numbers(data_dir: Path, tmp_path: Path) -> None:
+    """What is saved is looked at itself: the loss of its step was computed before it."""
+    _, err = train(tmp_path, *HOPELESS, "--config.checkpoint.every_steps=1", data_dir=data_dir, code=DIVERGED)
+    found = re.search(r"the network is not finite any more at step (\d+): .*; step (\d+) was saved", err)
+    assert found, err
+    assert int(found[2]) == int(found[1]) - 1
 
 
 @pytest.mark.parametrize(
