@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ NARROW = (
     "--config.train.batch_size=16",
 )
 
+# Most commands here compile the same program.
+COMPILED = {
+    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="compiled-"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+}
+
 
 def command(module: str, *arguments: str, data_dir: Path) -> subprocess.Popen:
     """Starts python -m alexnet_jax.MODULE."""
     return subprocess.Popen(
         [sys.executable, "-m", f"alexnet_jax.{module}", *arguments],
         cwd=ROOT,
-        env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
+        env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir), **COMPILED},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
