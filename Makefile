@@ -17,7 +17,7 @@ quickstart: $(READY)
 	$(RUN) -m alexnet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	.venv/bin/ruff check .

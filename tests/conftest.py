@@ -1,6 +1,8 @@
 """Eight CPU devices, no silent broadcasting, and the configs that tests start from."""
 
+import fcntl
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -14,6 +16,26 @@ from configs.imagenet import PAPER
 
 simulate_cpu_devices(8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: two workers take a file at a time, and should end together."""
+    longest = ["test_resume", "test_parity", "test_step", "test_refusals"]
+    items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A data folder with toyshapes, made by the first worker that needs it, for all."""
+    from alexnet_jax.data.sources import open_source
+
+    base = tmp_path_factory.getbasetemp()
+    path = (base if worker_id == "master" else base.parent) / "data"
+    path.mkdir(exist_ok=True)
+    with (path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        open_source("toyshapes", path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -38,9 +38,9 @@ def examples(builder: Toyshapes) -> Splits:
 
 
 @pytest.fixture(scope="module")
-def builder(tmp_path_factory: pytest.TempPathFactory) -> Toyshapes:
+def builder(data_dir: Path) -> Toyshapes:
     """The full data set's builder."""
-    return prepared(tmp_path_factory.mktemp("full"))
+    return prepared(data_dir / "tfds")
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,12 @@ from tests.learning.steps import (
 )
 
 
+@functools.cache
+def trainer(config: Config, shape: tuple[int, int]) -> Trainer:
+    """One for each config and mesh: compiling them is most of this file's time."""
+    return Trainer(config, make_mesh(*shape))
+
+
 def with_network(config: Config, **fields: object) -> Config:
     return dataclasses.replace(config, network=dataclasses.replace(config.network, **fields))
 
@@ -47,6 +53,7 @@ def test_narrow_parity(narrow: Config, towers: int, shape: tuple[int, int]) -> N
         assert relative_error(train_double(config, shape), train_double(config, (1, 1))) < 1e-10
 
 
+@functools.cache
 def train_double(config: Config, shape: tuple[int, int]) -> dict:
     """Parameters after three steps in float64."""
     mesh, looks = make_mesh(*shape), random_pixels(config)
@@ -87,12 +94,11 @@ def test_the_step_follows_the_gradient_of_the_mean_loss(narrow: Config) -> None:
 def test_training_drops_half_of_the_hidden_units(narrow: Config) -> None:
     """What a unit of fc6 or fc7 feeds gets no gradient where the unit is dropped, and only there."""
     config = dataclasses.replace(narrow, train=dataclasses.replace(narrow.train, batch_size=1))
-    trainer, start = Trainer(config, make_mesh(1, 1)), first_state(narrow)
+    start = first_state(narrow)
     dropped = {"fc7": [], "fc8": []}
     for i in range(8):
-        trained = velocity(
-            trainer.run([1.0], dataclasses.replace(start, step=np.int32(i)), first=i)["states"][1]
-        )
+        run = trainer(config, (1, 1)).run([1.0], dataclasses.replace(start, step=np.int32(i)), first=i)
+        trained = velocity(run["states"][1])
         for name, found in dropped.items():
             decay = 0.0005 * start.params[name]["kernel"]
             found.append(np.all(np.isclose(trained[name]["kernel"], -decay, rtol=1e-5, atol=0), axis=2))
@@ -105,15 +111,17 @@ def test_training_drops_half_of_the_hidden_units(narrow: Config) -> None:
 
 def test_a_batch_is_learnt_by_heart(narrow: Config) -> None:
     """The loss of eight pictures falls from ln 10 towards 0."""
-    trainer = Trainer(with_network(narrow, dropout=0.0), make_mesh(1, 2))
-    start = sharpened(first_state(trainer.config), 2)
-    state = jax.device_put(start, state_shardings(trainer.config, trainer.mesh))
-    batch, losses = random_batch(trainer.config, trainer.mesh, draw=blotched_rows), []
+    config, mesh = with_network(narrow, dropout=0.0), make_mesh(1, 2)
+    state = jax.device_put(sharpened(first_state(config), 2), state_shardings(config, mesh))
+    step, looks, totals = make_train_step(config, mesh), random_pixels(config), no_totals(mesh)
+    batch, losses = random_batch(config, mesh, draw=blotched_rows), []
     for _ in range(200):
-        state, totals = trainer.compiled(state, Totals.zero(), trainer.looks, batch, np.float32(0.01))
-        losses.append(totals.means()["loss"])
+        state, totals = step(state, totals, looks, batch, np.float32(0.01))
+        losses.append(float(totals.loss) / 8)
+    losses = np.diff(losses, prepend=0)
     assert losses[0] > 2
     assert np.median(losses[-20:]) < 0.5
+    assert step._cache_size() == 1  # the first totals look like those that steps return
 
 
 def sharpened(state: State, factor: float) -> State:
@@ -125,20 +133,10 @@ def as_double(state: State) -> State:
     return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
 
 
-def test_a_step_is_compiled_once(narrow: Config) -> None:
-    """The first one starts from `no_totals`, the others from what the one before has left."""
-    mesh, looks = make_mesh(1, 2), random_pixels(narrow)
-    state, totals = jax.device_put(first_state(narrow), state_shardings(narrow, mesh)), no_totals(mesh)
-    step = make_train_step(narrow, mesh)
-    for i in range(2):
-        state, totals = step(state, totals, looks, random_batch(narrow, mesh, i), np.float32(0.01))
-    assert step._cache_size() == 1
-
-
 def test_padded_classes_never_count(narrow: Config) -> None:
     """Eleven classes on two towers: the twelfth output is cut off, and nothing is learnt by it."""
     config = with_network(narrow, classes=11)
-    run = Trainer(config, make_mesh(1, 2)).run([0.01] * 2, first_state(config))
+    run = trainer(config, (1, 2)).run([0.01] * 2, first_state(config))
     first, last = (run["states"][i].params["fc8"] for i in (0, -1))
     assert last["bias"].shape == (2, 6)
     moved = np.sign(np.abs(last["bias"] - first["bias"]))
@@ -155,22 +153,21 @@ def test_an_added_crossing_is_caught(narrow: Config, monkeypatch: pytest.MonkeyP
             joined, maps = cross(super().normalise(x)), x[0].shape[-1]
             return [tower[..., :maps] for tower in joined]
 
-    def gathers() -> int:
-        text = Trainer(narrow, make_mesh(1, 2)).text
+    def gathers(text: str) -> int:
         return sum(c.kind == "all-gather" for c in collectives(text))
 
-    assert gathers() == 5
+    assert gathers(trainer(narrow, (1, 2)).text) == 5
     monkeypatch.setattr(step_module, "AlexNet", Leaky)
-    assert gathers() == 7
+    assert gathers(Trainer(narrow, make_mesh(1, 2)).text) == 7
 
 
 def test_bfloat16_keeps_float32_parameters(narrow: Config) -> None:
     """bfloat16 finds nearly the gradient of float32, and leaves parameters and velocity in float32."""
-    mesh, start = make_mesh(1, 2), first_state(narrow)
-    exact = Trainer(narrow, mesh).run([0.01] * 3, start)
-    trainer = Trainer(with_network(narrow, compute_dtype="bfloat16"), mesh)
-    rough = trainer.run([0.01] * 3, start)
-    assert "bf16[" in trainer.text
+    start = first_state(narrow)
+    exact = trainer(narrow, (1, 2)).run([0.01], start)
+    half = trainer(with_network(narrow, compute_dtype="bfloat16"), (1, 2))
+    rough = half.run([0.01], start)
+    assert "bf16[" in half.text
     last = rough["states"][-1]
     assert {leaf.dtype for leaf in jax.tree.leaves((last.params, last.velocity))} == {np.dtype(np.float32)}
     assert 0 < relative_error(*(velocity(run["states"][1]) for run in (rough, exact))) < 0.2
@@ -178,17 +175,29 @@ def test_bfloat16_keeps_float32_parameters(narrow: Config) -> None:
 
 def test_randomness_follows_seed_and_step(narrow: Config) -> None:
     """The same batch gives another loss at another step and with another seed, and the same again."""
-    mesh = make_mesh(1, 1)
-    state, looks, batch = first_state(narrow), random_pixels(narrow), random_batch(narrow, mesh)
-    steps = [make_train_step(dataclasses.replace(narrow, seed=seed), mesh) for seed in (0, 1)]
+    trainers = [trainer(dataclasses.replace(narrow, seed=seed), (1, 2)) for seed in (0, 1)]
 
     def loss(seed: int, at: int) -> float:
-        start = dataclasses.replace(state, step=np.int32(at))
-        return steps[seed](start, Totals.zero(), looks, batch, np.float32(0))[1].means()["loss"]
+        start = dataclasses.replace(first_state(narrow), step=np.int32(at))
+        return trainers[seed].run([0.0], start)["losses"][0]
 
     losses = [loss(0, 0), loss(0, 1), loss(1, 0)]
     assert len(set(losses)) == 3
     assert loss(0, 0) == losses[0]
+
+
+def test_first_weights(narrow: Config) -> None:
+    """Section 5: normal with each layer's deviation, a constant bias; towers differ; nothing moves yet."""
+    state = first_state(narrow)
+    layers = zip(sorted(state.params), narrow.network.weight_deviations, narrow.network.biases, strict=True)
+    for name, deviation, bias in layers:
+        kernel = state.params[name]["kernel"]
+        spread = 4 / np.sqrt(2 * kernel.size)
+        assert kernel.std() == pytest.approx(deviation, rel=spread), name
+        assert abs(kernel.mean()) < 4 * deviation / np.sqrt(kernel.size)
+        assert not np.any(kernel[0] == kernel[1])
+        assert np.all(state.params[name]["bias"] == bias)
+    assert not any(np.any(v) for v in jax.tree.leaves(velocity(state)))
 
 
 def test_first_weights_depend_on_the_seed(narrow: Config) -> None:

@@ -18,13 +18,18 @@ from tests.network import reference
 
 
 def parts(config: NetworkConfig, kind: type[AlexNet] = AlexNet) -> tuple[nnx.GraphDef, dict]:
-    graph, params = nnx.split(kind(config, nnx.Rngs(params=1)), nnx.Param)
-    return graph, nnx.to_pure_dict(params)
+    """The network's graph, and weights drawn in NumPy, for which nothing is compiled."""
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: kind(config, nnx.Rngs(params=1))), nnx.Param)
+    params, rng = nnx.to_pure_dict(shapes), np.random.default_rng(1)
+    for i, name in enumerate(sorted(params)):
+        deviation, bias = config.weight_deviations[i], config.biases[i]
+        kernel = rng.normal(0, deviation, params[name]["kernel"].shape).astype(np.float32)
+        params[name] = {"kernel": kernel, "bias": np.full(params[name]["bias"].shape, bias, np.float32)}
+    return graph, params
 
 
-def call(config: NetworkConfig, params: dict, images: np.ndarray, shape: tuple[int, int]) -> jax.Array:
+def call(graph: nnx.GraphDef, params: dict, images: np.ndarray, shape: tuple[int, int]) -> jax.Array:
     """Class scores on a mesh."""
-    graph, _ = parts(config)
 
     def body(params: dict, images: jax.Array) -> jax.Array:
         return jax.lax.pmax(nnx.merge(graph, params)(images), "tower")
@@ -44,9 +49,9 @@ def test_forward_against_numpy(narrow: Config, towers: int) -> None:
         weight_deviations=(0.01, 0.2, 0.2, 0.3, 0.3, 0.5, 0.5, 0.5),
         biases=(0.1, 1.0, -0.2, 1.0, 0.5, 1.0, -0.3, 0.2),
     )
-    _, params = parts(config)
+    graph, params = parts(config)
     images = np.random.default_rng(0).normal(0, 60, (2, 66, 66, 3)).astype(np.float32)
-    found = call(config, params, images, (1, towers))
+    found = call(graph, params, images, (1, towers))
     for image, scores in zip(images, found, strict=True):
         wanted = reference.forward(params, np.float64(image), towers, conv1_padding(66), 9)
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
@@ -55,7 +60,7 @@ def test_forward_against_numpy(narrow: Config, towers: int) -> None:
 def test_sizes_of_the_paper(paper: Config) -> None:
     assert list(layer_sizes(paper.network).values()) == [224, 55, 27, 27, 13, 13, 13, 13, 6]
     assert conv1_padding(224) == 3
-    params = jax.eval_shape(lambda: parts(paper.network)[1])
+    _, params = parts(paper.network)
     shapes = {name: layer["kernel"].shape for name, layer in params.items()}
     assert shapes["conv1"] == (2, 11, 11, 3, 48)
     assert shapes["conv2"] == (2, 5, 5, 48, 128)
@@ -120,7 +125,8 @@ def test_dropout_belongs_to_image_layer_and_tower() -> None:
             return jnp.stack(dropout(list(x), 0.5, keys, layer))
 
         spec = PartitionSpec("tower")
-        return np.asarray(jax.shard_map(body, mesh=make_mesh(*shape), in_specs=spec, out_specs=spec)(ones))
+        mapped = jax.shard_map(body, mesh=make_mesh(*shape), in_specs=spec, out_specs=spec)
+        return np.asarray(jax.jit(mapped)(ones))
 
     one, two, other = masks((1, 1), 6), masks((1, 2), 6), masks((1, 1), 7)
     np.testing.assert_array_equal(one, two)
