@@ -35,8 +35,8 @@ def test_a_variant_that_is_not_there() -> None:
 
 
 COMPLAINTS = [
-    ({"optimizer__momentun": 0.9}, "unknown field config.optimizer.momentun; .* config.optimizer.momentum"),
-    ({"sed": 1}, "unknown field config.sed; the nearest name is config.seed"),
+    ({"optimizer__momentun": 0.9}, "unknown field config.optimizer.momentun; .* config.optimizer.momentum$"),
+    ({"sed": 1}, "unknown field config.sed; the nearest name is config.seed$"),
     ({"network__towers": 3}, "network.towers=3 must be 1, 2 or 4"),
     ({"network__towers": "2"}, "config.network.towers='2' must be of type int"),
     ({"network__dropout": float("nan")}, "config.network.dropout=nan must be of type float"),

@@ -24,6 +24,7 @@ def with_mesh(config: Config, **fields: int) -> Config:
         ({"data": 2}, (2, 2)),
         ({"data": 1, "tower": 1}, (1, 1)),
         ({"data": 8}, (8, 1)),
+        ({"data": 4}, (4, 2)),
         ({"data": 5}, (5, 1)),
         ({"data": 3}, (3, 2)),
     ],
