@@ -69,7 +69,7 @@ class Run:
         self.train_step = make_train_step(config, mesh)
         self.evaluator = Evaluator(config, mesh, packed)
         self.unreported: tuple[int, Totals, float] | None = None
-        self.clock = math.nan  # no speed is told of steps that include compilation
+        self.clock = math.nan  # started once the first step is compiled
 
     def learn(self, guard: Guard) -> None:
         """Section 5, step by step."""
@@ -93,6 +93,8 @@ class Run:
         self.state, self.totals = self.train_step(
             self.state, self.totals, self.evaluator.pixels, batch, np.float32(rate)
         )
+        if math.isnan(self.clock):
+            self.clock = time.monotonic()
         self.flush()
         self.report.step(done)
         if done % self.config.train.log_every == 0 or done == self.total:
