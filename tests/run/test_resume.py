@@ -1,5 +1,6 @@
 """A run that was interrupted ends bitwise where an undisturbed one does."""
 
+import re
 import signal
 import subprocess
 import time
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
-import pytest
 
 from alexnet_jax.errors import CONFIG, PREEMPTED
 from tests.run.commands import NARROW, command, lines, train
@@ -60,72 +60,51 @@ def test_twelve_and_eight_are_twenty(data_dir: Path, tmp_path: Path) -> None:
     assert out.startswith("already complete: step 20")
 
 
-def test_the_end_is_validated(data_dir: Path, tmp_path: Path) -> None:
-    """Killed between the last checkpoint and the last figures, a run finds them when it is started again."""
+def test_the_end_of_a_run(data_dir: Path, tmp_path: Path) -> None:
+    """Killed between the last checkpoint and the last figures, a run finds them when it is started again.
+
+    It cannot become one of fewer steps: that is refused, and leaves everything as it was.
+    """
     train(tmp_path, "--config.train.steps=5", data_dir=data_dir)
     whole = lines(tmp_path)
     assert [line["split"] for line in whole] == ["train", "validation", "final"]
     log = tmp_path / "metrics.jsonl"
     log.write_text(log.read_text().splitlines(keepends=True)[0])
+    before = (tmp_path / "config.json").read_text(), log.read_text()
+    _, err = train(tmp_path, "--config.train.steps=3", data_dir=data_dir, code=CONFIG)
+    assert err == f"error: {tmp_path} is at step 5 already, past the 3 asked for\n"
+    assert before == ((tmp_path / "config.json").read_text(), log.read_text())
     train(tmp_path, "--config.train.steps=5", data_dir=data_dir)
     assert lines(tmp_path) == whole
-
-
-def test_steps_that_are_past(data_dir: Path, tmp_path: Path) -> None:
-    """A run that stopped at step 12 cannot become one of 5 steps, and stays as it is."""
-    train(tmp_path, "--config.train.steps=12", data_dir=data_dir)
-    log = tmp_path / "metrics.jsonl"
-    log.write_text(log.read_text().replace('"final"', '"validation"'))
-    before = (tmp_path / "config.json").read_text(), log.read_text()
-    _, err = train(tmp_path, "--config.train.steps=5", data_dir=data_dir, code=CONFIG)
-    assert err == f"error: {tmp_path} is at step 12 already, past the 5 asked for\n"
-    assert before == ((tmp_path / "config.json").read_text(), log.read_text())
 
 
 FLAGS = ("--config.train.steps=300", "--config.train.log_every=7", "--config.evaluation.every_epochs=0.5")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp("whole")
-    train(workdir, *FLAGS, data_dir=data_dir)
-    return workdir
-
-
-def interrupt(process: subprocess.Popen, workdir: Path, step: int, number: signal.Signals) -> None:
-    """Sends a signal once the log has reached a step."""
+def interrupt(process: subprocess.Popen, workdir: Path, step: int, number: signal.Signals) -> str:
+    """Sends a signal once the log has reached a step; what the process complained of."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if (workdir / "metrics.jsonl").exists() and lines(workdir) and lines(workdir)[-1]["step"] >= step:
             break
         time.sleep(0.01)
     process.send_signal(number)
+    return process.communicate(timeout=120)[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves(undisturbed: Path, data_dir: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """Stopped in mid-run, between two lines of the log, and started again by the same command."""
-    flags = ("--config=configs/quickstart.py", f"--workdir={tmp_path}", *NARROW, *FLAGS)
-    process = command("main", *flags, data_dir=data_dir)
-    interrupt(process, tmp_path, 7, number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == PREEMPTED, err
-    assert "stopped and saved at step" in err
-    assert "Traceback" not in err
-    train(tmp_path, *FLAGS, data_dir=data_dir)
-    assert_same_arrays(saved(undisturbed, 300), saved(tmp_path, 300))
-    assert lines(tmp_path) == lines(undisturbed)
-
-
-def test_a_kill_loses_nothing_but_time(undisturbed: Path, data_dir: Path, tmp_path: Path) -> None:
-    """Killed between checkpoints: what was logged since the last one is dropped, and written once more."""
+def test_interrupted_three_times(data_dir: Path, tmp_path: Path) -> None:
+    """By Ctrl-C, TERM and kill -9, between checkpoints and lines of the log; started again each time."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(whole, *FLAGS, data_dir=data_dir)
     flags = (*FLAGS, "--config.checkpoint.every_steps=40")
-    every = ("--config=configs/quickstart.py", f"--workdir={tmp_path}", *NARROW, *flags)
-    process = command("main", *every, data_dir=data_dir)
-    interrupt(process, tmp_path, 105, signal.SIGKILL)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
-    out, _ = train(tmp_path, *flags, data_dir=data_dir)
-    assert "resuming at step" in out
-    assert_same_arrays(saved(undisturbed, 300), saved(tmp_path, 300))
-    assert lines(tmp_path) == lines(undisturbed)
+    everything = ("--config=configs/quickstart.py", f"--workdir={parts}", *NARROW, *flags)
+    for step, number in ((7, signal.SIGINT), (60, signal.SIGTERM), (145, signal.SIGKILL)):
+        process = command("main", *everything, data_dir=data_dir)
+        err = interrupt(process, parts, step, number)
+        assert process.returncode == (-number if number == signal.SIGKILL else PREEMPTED), err
+        assert ("stopped and saved at step" in err) == (number != signal.SIGKILL)
+        assert "Traceback" not in err
+    out, _ = train(parts, *flags, data_dir=data_dir)
+    assert re.search(r"resuming at step \d+ of 300", out)
+    assert_same_arrays(saved(whole, 300), saved(parts, 300))
+    assert lines(parts) == lines(whole)
