@@ -34,14 +34,13 @@ def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> No
     if final and final["step"] >= total:
         print(f"already complete: step {final['step']}, validation {describe(final)}")
         return
-    with Guard() as guard:
-        run = Run(config, workdir, packed, mesh)
-        try:
+    checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep)
+    with Guard() as guard, contextlib.closing(checkpoints):
+        run = Run(config, workdir, packed, mesh, checkpoints)
+        with contextlib.closing(run.report):
             run.report.say(overview(config, mesh, run.state.params, packed, run.first, run.total))
             run.learn(guard)
             run.finish()
-        finally:
-            run.close()
 
 
 def steps_in(config: Config, images: int) -> int:
@@ -52,12 +51,14 @@ def steps_in(config: Config, images: int) -> int:
 class Run:
     """A run under way: its state, and what it has measured so far."""
 
-    def __init__(self, config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh):
+    def __init__(
+        self, config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh, checkpoints: Checkpoints
+    ):
         self.config, self.workdir, self.packed, self.mesh = config, workdir, packed, mesh
         self.images = packed.images("train")
         self.total = steps_in(config, self.images)
-        self.checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep)
-        self.state, self.totals, self.errors = restore_or_start(self.checkpoints, config, mesh)
+        self.checkpoints = checkpoints
+        self.state, self.totals, self.errors = restore_or_start(checkpoints, config, mesh)
         self.first = int(self.state.step)
         if self.first > self.total:
             raise ConfigError(
@@ -153,10 +154,6 @@ class Run:
                 f"the {what} is not finite any more at step {step}: lower schedule.learning_rate, or look at "
                 f"the data; {'nothing was saved' if saved is None else f'step {saved} was saved before'}"
             )
-
-    def close(self) -> None:
-        self.checkpoints.close()
-        self.report.close()
 
 
 def restore_or_start(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> Saved:

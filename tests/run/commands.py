@@ -15,9 +15,10 @@ NARROW = (
     "--config.train.batch_size=16",
 )
 
-# Most commands here compile the same program.
+# Most commands here compile the same program; the folder goes with the tests.
+CACHE = tempfile.TemporaryDirectory(prefix="compiled-")
 COMPILED = {
-    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="compiled-"),
+    "JAX_COMPILATION_CACHE_DIR": CACHE.name,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
 }
 
