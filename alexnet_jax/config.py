@@ -67,8 +67,11 @@ class DataConfig:
 
     name: str
     size: int
+    encoding: Literal["raw", "jpeg"]
     dir: str  # "" stands for $ALEXNET_DATA_DIR, or ~/.cache/alexnet_jax
     read_ahead: int  # batches that the host prepares before they are asked for
+    threads: int  # that read and decode; 0 stands for as many as there are cores
+    trace: bool  # write a digest of what each step reads to trace.jsonl
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ _RULES: tuple[Rule, ...] = (
         "must be above 0",
     ),
     (
-        "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay "
+        "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
         "schedule.max_drops train.steps",
         lambda v: v >= 0,
         "must not be negative",

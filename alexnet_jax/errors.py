@@ -25,3 +25,9 @@ class RefusedError(UserError):
     """Data, a working directory or a checkpoint that must not be used."""
 
     exit_code = REFUSED
+
+
+class Interrupted(UserError):
+    """Told to stop; what was done is saved."""
+
+    exit_code = PREEMPTED

@@ -5,6 +5,7 @@ import dataclasses
 from absl import flags
 
 from alexnet_jax.config import Config, build
+from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
@@ -21,6 +22,7 @@ def main() -> None:
     """Restores the parameters onto a mesh and evaluates them."""
     workdir = Workdir(WORKDIR.value)
     config = _chosen(workdir.read_config())
+    refuse_early(config.data)
     mesh = open_mesh(config)
     check_batch(mesh, "evaluation", config.evaluation.batch_size)
     from alexnet_jax.data.batches import open_packed

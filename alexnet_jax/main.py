@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir
@@ -14,6 +15,7 @@ def main() -> None:
     """Refuses what cannot work, then trains."""
     config, workdir = processes.read_config(CONFIG), Workdir(WORKDIR.value)
     workdir.check(config)
+    refuse_early(config.data)
     mesh = open_mesh(config)
     check_batch(mesh, "train", config.train.batch_size)
     check_batch(mesh, "evaluation", config.evaluation.batch_size)

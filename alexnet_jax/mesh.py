@@ -81,19 +81,25 @@ def place_rows(mesh: Mesh, rows: np.ndarray, local: np.ndarray, batch_size: int)
 
 @functools.cache
 def compiler_options(platform: str) -> dict[str, str]:
-    """XLA options for a platform; empty where this jaxlib does not know them.
-
-    XLA:CPU sends float32 convolutions to YNNPACK, whose weight gradients run 5-16 times slower than the
-    convolutions that it replaced; matrix products are better off with it.
-    """
+    """XLA options for a platform; those that this jaxlib does not know are left out."""
     if platform != "cpu":
         return {}
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    wanted = {
+        # XLA:CPU sends float32 convolutions to YNNPACK, whose weight gradients run 5-16 times slower than the
+        # convolutions that it replaced; matrix products are better off with it.
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+        # Devices that wait a minute for another end the process: it may only have slept, as laptops do.
+        "xla_cpu_collective_call_terminate_timeout_seconds": str(24 * 60 * 60),
+    }
+    return {name: value for name, value in wanted.items() if _is_known(name, value)}
+
+
+def _is_known(name: str, value: str) -> bool:
     try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
     except Exception:  # jaxlib raises its own type, and it has changed: any failure means "unknown".
-        return {}
-    return options
+        return False
+    return True
 
 
 def _towers_that_fit(towers: int, devices: int, data: int) -> int:

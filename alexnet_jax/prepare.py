@@ -1,27 +1,88 @@
-"""Packs a data set once: python -m alexnet_jax.prepare --dataset=toyshapes --size=256"""
+"""Packs a data set once: python -m alexnet_jax.prepare --dataset=imagenet2012 --manual_dir=FOLDER"""
+
+import os
+from typing import TYPE_CHECKING
 
 from absl import flags
+from etils import epath
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.errors import ConfigError
+from alexnet_jax.data.packed import DRAWN, MARKER, check_writable, describe, find_packed, packed_path
+from alexnet_jax.errors import Interrupted
 from alexnet_jax.run import processes
+from alexnet_jax.run.guard import Guard
 
-DATASET = flags.DEFINE_string("dataset", None, "The data set's name.", required=True)
-SIZE = flags.DEFINE_integer("size", 256, "Side of the packed pictures, in pixels.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where data sets are kept; $ALEXNET_DATA_DIR if not given.")
+if TYPE_CHECKING:
+    from alexnet_jax.data.sources import Source
+
+DATASET = flags.DEFINE_string("dataset", None, "Any TFDS data set of pictures, or toyshapes.", required=True)
+FOLDER = flags.DEFINE_string("folder", "", "Take its pictures from here: train/CLASS/* and val/CLASS/*.")
+MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "Where the archives lie that TFDS cannot download.")
+TFDS_DIR = flags.DEFINE_string("tfds_dir", "", "Where TFDS keeps its data sets, if not in its usual place.")
+ARCHIVES = flags.DEFINE_enum(
+    "archives", "sizes", ["sizes", "md5", "any"], "How ImageNet's archives are checked: md5 takes minutes."
+)
+SIZE = flags.DEFINE_integer("size", 256, "Side of the packed pictures, in pixels.", lower_bound=1)
+ENCODING = flags.DEFINE_enum("encoding", "raw", ["raw", "jpeg"], "raw is fastest, jpeg a sixth as large.")
+QUALITY = flags.DEFINE_integer("quality", 95, "Of JPEGs.", lower_bound=1, upper_bound=100)
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Where packed sets are kept; $ALEXNET_DATA_DIR if not given.")
+SHARD = flags.DEFINE_string("shard", "0/1", "This host's number / how many hosts share the work, as in 0/4.")
+PROCESSES = flags.DEFINE_integer("processes", 0, "At work at once; 0: as many as cores.", lower_bound=0)
+MOST_BAD = flags.DEFINE_float(
+    "most_bad", 0.001, "Share of pictures that may be left out.", lower_bound=0, upper_bound=1
+)
+VERIFY = flags.DEFINE_boolean("verify", False, "Read a packed set back instead: counts, digests, pictures.")
 
 
 def main() -> None:
     """Packs it, or says that it is there."""
-    if SIZE.value < 1:
-        raise ConfigError(f"--size={SIZE.value} must be above 0")
-    config = DataConfig(name=DATASET.value, size=SIZE.value, dir=DATA_DIR.value, read_ahead=1)
-    from alexnet_jax.data.batches import PackedSet, ensure_packed
+    config = DataConfig(DATASET.value, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, trace=False)
+    share = processes.read_share(SHARD.value)
+    count = PROCESSES.value or os.cpu_count()
+    if not VERIFY.value and not (packed_path(config) / MARKER).exists():
+        make(config, share, count)
+    packed = find_packed(config)
+    if VERIFY.value:
+        from alexnet_jax.data.verifying import verify
 
-    path = ensure_packed(config)
-    packed = PackedSet(path)
-    counts = ", ".join(f"{packed.images(split)} {split}" for split in packed.info.splits)
-    print(f"{config.name}: {counts} pictures of {config.size} x {config.size} in {path}")
+        verify(packed, count)
+    verified = "every picture read back, " if VERIFY.value else ""
+    print(f"{describe(packed.facts)}; {verified}digest {packed.facts['digest']}, in {packed.path}")
+
+
+def make(config: DataConfig, share: tuple[int, int], count: int) -> None:
+    """Packs a set, or as much of it as is this host's share."""
+    target = packed_path(config)
+    check_writable(target.parent)
+    # TensorFlow takes seconds to import: not before what can be refused without it.
+    from alexnet_jax.data.packing import Work, check_space, make_plan, pack
+    from alexnet_jax.data.shards import Form
+
+    source = open_source(config)
+    plan = make_plan(source, Form(config.size, config.encoding, QUALITY.value), target)
+    waiting = plan.waiting()
+    counts = ", ".join(f"{count} {split}" for split, count in source.counts.items())
+    print(f"source   {source.origin}: {counts} pictures, {len(source.class_names)} classes")
+    print(f"target   {target}: {plan.form.words}, about {plan.bytes(plan.shards) / 1e9:.2f} GB")
+    print(f"files    {len(waiting)} of {len(plan.shards)} are to be written, {count} at a time", flush=True)
+    check_space(plan)
+    with Guard() as guard:
+        if not pack(plan, Work(count, share, MOST_BAD.value, lambda: guard.asked)):
+            raise Interrupted(
+                f"share {share[0]}/{share[1]} is packed; the last host to finish makes it a set"
+            )
+
+
+def open_source(config: DataConfig) -> "Source":
+    """Where the pictures come from, by the flags."""
+    from alexnet_jax.data import sources
+    from alexnet_jax.data.packing import toyshapes
+
+    if FOLDER.value:
+        return sources.FolderSource(config.name, epath.Path(FOLDER.value).expanduser())
+    if config.name == DRAWN:
+        return toyshapes(config)
+    return sources.open_tfds(config.name, MANUAL_DIR.value, TFDS_DIR.value, ARCHIVES.value)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,15 @@ PAPER: dict[str, Any] = {
         "compute_dtype": "float32",
     },
     "mesh": {"data": 0, "tower": 0, "cpu_devices": 0},
-    "data": {"name": "imagenet2012", "size": 256, "dir": "", "read_ahead": 4},
+    "data": {
+        "name": "imagenet2012",
+        "size": 256,
+        "encoding": "raw",
+        "dir": "",
+        "read_ahead": 4,
+        "threads": 0,
+        "trace": False,
+    },
     "augment": {
         "flip": True,  # section 4.1
         "colour_noise": 0.1,

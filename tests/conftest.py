@@ -27,14 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A data folder with toyshapes, made by the first worker that needs it, for all."""
-    from alexnet_jax.data.sources import open_source
+    from alexnet_jax.data.sources import prepare
+    from alexnet_jax.data.toyshapes import Toyshapes
 
     base = tmp_path_factory.getbasetemp()
     path = (base if worker_id == "master" else base.parent) / "data"
     path.mkdir(exist_ok=True)
     with (path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        open_source("toyshapes", path)
+        prepare(Toyshapes(data_dir=str(path / "tfds")))
     return path
 
 

@@ -1,29 +1,32 @@
 """Rows of a packed data set by index, through tf.data, in an order that any number of hosts agrees on."""
 
 import functools
+import hashlib
+import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from etils import epath
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.data.packing import STATISTICS, check_writable, data_dir, pack, packed_path
-from alexnet_jax.data.sources import open_source
+from alexnet_jax.data.packed import DRAWN, find_packed
+from alexnet_jax.data.packing import STATISTICS, pack_toyshapes
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import ConfigError, RefusedError
 
 PADDING = -1
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # pictures u8[b, S, S, 3], labels i32[b], weights f32[b]
+# Pictures u8[b, S, S, 3], labels i32[b], weights f32[b], and a digest of what was read (0 without trace).
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class PackedSet:
     """A packed data set on disk."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: epath.Path):
         # The GPU belongs to JAX.
         tf.config.set_visible_devices([], "GPU")
         try:
@@ -33,6 +36,7 @@ class PackedSet:
             reason = f"{type(error).__name__} while reading it"
             raise RefusedError(f"{path} is no packed data set: {reason}; delete it to pack anew") from error
         self.class_names = self.info.features["label"].names
+        self.encoded = isinstance(self.info.features["image"], tfds.features.Image)
         self._sources: dict[str, ArrayRecordDataSource] = {}
 
     def images(self, split: str) -> int:
@@ -45,19 +49,11 @@ class PackedSet:
         return self._sources[split]
 
 
-def ensure_packed(config: DataConfig) -> Path:
-    """The folder of a packed data set, which is packed now if it is not there."""
-    path = packed_path(config)
-    if not path.exists():
-        check_writable(data_dir(config))
-        print(f"packing {config.name} at {config.size} x {config.size} into {path}, once", flush=True)
-        pack(open_source(config.name, data_dir(config)), config.size, path)
-    return path
-
-
 def open_packed(config: DataConfig, classes: int) -> PackedSet:
-    """The packed data set of a config, made first where it can be."""
-    packed = PackedSet(ensure_packed(config))
+    """The packed data set of a config; toyshapes are drawn and packed first where they are not there."""
+    if config.name == DRAWN:
+        pack_toyshapes(config)
+    packed = PackedSet(find_packed(config).path)
     if len(packed.class_names) != classes:
         raise ConfigError(
             f"network.classes={classes}, but {config.name} has {len(packed.class_names)} classes"
@@ -79,10 +75,11 @@ class TrainingOrder:
         )
 
     def __call__(self, step: int) -> np.ndarray:
-        epochs, places = np.divmod(
-            np.arange(step * self.batch_size, (step + 1) * self.batch_size), self.images
-        )
-        return np.array([self._permutation(e)[p] for e, p in zip(epochs.tolist(), places, strict=True)])
+        first, images = step * self.batch_size, self.images
+        last = first + self.batch_size
+        epochs = range(first // images, (last - 1) // images + 1)
+        parts = [self._permutation(e)[max(0, first - e * images) : last - e * images] for e in epochs]
+        return np.concatenate(parts)
 
 
 class EvaluationOrder:
@@ -103,25 +100,51 @@ def read_batches(
     order: Callable[[int], np.ndarray],
     steps: range,
     rows: np.ndarray,
-    read_ahead: int,
+    config: DataConfig,
 ) -> Iterator[Rows]:
-    """This process's `rows` of each step's batch, read ahead of their use by tf.data's threads."""
+    """This process's `rows` of each step's batch, read and decoded ahead of use by tf.data's threads."""
     source, shape = packed.source(split), packed.info.features["image"].shape
     spec = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
+    threads = config.threads or os.cpu_count()
 
-    def fetch(step: int) -> tuple[np.ndarray, np.ndarray]:
+    def fetch(step: int) -> tuple[np.ndarray, np.ndarray, np.uint64]:
         ids = order(int(step))[rows]
         records = source.__getitems__(np.maximum(ids, 0).tolist())
-        return np.array(records, object), (ids != PADDING).astype(np.float32)
+        weights = (ids != PADDING).astype(np.float32)
+        return (
+            np.array(records, object),
+            weights,
+            _digest(rows, ids, records) if config.trace else np.uint64(),
+        )
 
-    def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        records, weights = tf.numpy_function(fetch, [step], (tf.string, tf.float32))
+    def load(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        records, weights, digest = tf.numpy_function(fetch, [step], (tf.string, tf.float32, tf.uint64))
         parsed = tf.io.parse_example(records, spec)
-        pictures = tf.reshape(tf.io.decode_raw(parsed["image"], tf.uint8), (len(rows), *shape))
-        return pictures, tf.cast(parsed["label"], tf.int32), weights
+        pictures = decode(parsed["image"])
+        return (
+            tf.ensure_shape(pictures, (len(rows), *shape)),
+            tf.cast(parsed["label"], tf.int32),
+            weights,
+            digest,
+        )
+
+    def decode(images: tf.Tensor) -> tf.Tensor:
+        if not packed.encoded:
+            return tf.reshape(tf.io.decode_raw(images, tf.uint8), (len(rows), *shape))
+        return tf.map_fn(tf.io.decode_jpeg, images, fn_output_signature=tf.uint8)
 
     # Nothing is left to tune, and the tuner sleeps up to a minute before it lets an iterator end.
     options = tf.data.Options()
     options.autotune.enabled = False
-    data = tf.data.Dataset.range(steps.start, steps.stop).map(load, num_parallel_calls=2)
-    return data.prefetch(read_ahead).with_options(options).as_numpy_iterator()
+    options.threading.private_threadpool_size = threads
+    data = tf.data.Dataset.range(steps.start, steps.stop).map(load, num_parallel_calls=threads)
+    return data.prefetch(config.read_ahead).with_options(options).as_numpy_iterator()
+
+
+def _digest(rows: np.ndarray, ids: np.ndarray, records: list[bytes]) -> np.uint64:
+    """Of which rows were read for which places of a batch; those of several hosts are combined by XOR."""
+    total = np.uint64()
+    for row, number, record in zip(rows.tolist(), ids.tolist(), records, strict=True):
+        hashed = hashlib.blake2b(record, digest_size=8, key=f"{row} {number}".encode())
+        total ^= np.frombuffer(hashed.digest(), np.uint64)[0]
+    return total

@@ -1,157 +1,311 @@
 """Packs a data set once: all that the paper's recipe does to a picture before it is cropped.
 
 A packed set is a TFDS data set in a random-access format (`tfds.builder_from_directory` opens it), with the
-statistics of its training split beside it. It is built in a temporary folder and moved into place when it is
-whole.
+statistics of its training split beside it. Its files are written by as many processes as there are cores, on
+as many hosts as share the work; each leaves notes when it is whole, by which interrupted packing goes on. The
+last to finish writes the marker that makes a folder of files a packed set.
 """
 
+import contextlib
+import hashlib
+import itertools
+import json
+import math
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
-from tqdm import tqdm
+from etils import epath
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.data.statistics import PixelSums
-from alexnet_jax.errors import RefusedError
+from alexnet_jax.data import workers
+from alexnet_jax.data.packed import MAKING, MARKER, check_writable, data_dir, describe, packed_path
+from alexnet_jax.data.progress import Progress
+from alexnet_jax.data.shards import Form, Notes, Shard, replacing, write_shard
+from alexnet_jax.data.sources import SPLITS, Source, TfdsSource, prepare
+from alexnet_jax.data.statistics import PixelStatistics, PixelSums
+from alexnet_jax.data.toyshapes import Toyshapes
+from alexnet_jax.errors import Interrupted, RefusedError
 
-SPLITS = ("train", "validation")
 STATISTICS = "statistics.npz"
-SHARD_BYTES = 256 * 2**20
-READ_AT_ONCE = 64
+BAD_PICTURES = "bad_pictures.jsonl"
+JOB = "job.json"
+SHARD_BYTES = 2**30
+LEAST_SHARDS = 16  # of a split that is large enough, so that small sets are packed by many processes too
+LEAST_PICTURES = 200  # of a file, else
 
 
-def data_dir(config: DataConfig) -> Path:
-    """Where data sets are kept."""
-    chosen = config.dir or os.environ.get("ALEXNET_DATA_DIR") or "~/.cache/alexnet_jax"
-    return Path(chosen).expanduser().absolute()
+@dataclass(frozen=True)
+class Plan:
+    """The files that a packed set will have; the same wherever and whenever it is made."""
 
+    source: Source
+    form: Form
+    target: epath.Path
+    shards: tuple[Shard, ...]
 
-def packed_path(config: DataConfig) -> Path:
-    """The folder of a packed data set."""
-    return data_dir(config) / "packed" / f"{config.name}-{config.size}"
-
-
-def check_writable(root: Path) -> None:
-    """Refuses a folder in which no data set can be made."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        raise RefusedError(f"cannot write below {root}: {error.strerror}") from error
-
-
-def pack(builder: tfds.core.DatasetBuilder, size: int, target: Path) -> None:
-    """Writes the packed form of a prepared data set to `target`."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        features = _features(builder, size)
-        sums = PixelSums(size)
-        splits = [_pack_split(builder, split, features, work, sums) for split in SPLITS]
-        sums.statistics().save(work / STATISTICS)
-        tfds.folder_dataset.write_metadata(
-            data_dir=work,
-            features=features,
-            split_infos=splits,
-            filename_template=_template(builder, work),
-            description=f"{builder.name} {builder.version}: shorter side {size}, centre crop, uint8",
-            check_data=False,
-        )
-        work.chmod(0o755)  # others may read it
-        try:
-            work.rename(target)
-        except OSError:
-            if not target.exists():  # another process may have been faster
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def centre_square(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Section 2: the shorter side to `size`, never warped, and the central square; u8[size, size, 3]."""
-    shape = tf.shape(image)[:2]
-    shorter = tf.reduce_min(shape)
-    scaled = tf.cast(tf.round(shape * size / shorter), tf.int32)
-    # Area averaging to shrink and cubic to grow, as the authors did.
-    resized = tf.cond(
-        shorter > size,
-        lambda: tf.image.resize(image, scaled, method="area"),
-        lambda: tf.image.resize(image, scaled, method="bicubic"),
-    )
-    top, left = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    square = resized[top : top + size, left : left + size]
-    return tf.saturate_cast(tf.round(tf.ensure_shape(square, (size, size, 3))), tf.uint8)
-
-
-def _features(builder: tfds.core.DatasetBuilder, size: int) -> tfds.features.FeaturesDict:
-    image = tfds.features.Tensor(shape=(size, size, 3), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
-    names = builder.info.features["label"].names
-    return tfds.features.FeaturesDict(
-        {
-            "image": image,
-            "label": tfds.features.ClassLabel(names=names),
-            "file_name": tfds.features.Text(),
+    @property
+    def job(self) -> dict[str, Any]:
+        """What must be the same for a half-made set to be gone on with."""
+        return {
+            "source": self.source.identity,
+            "counts": dict(self.source.counts),
+            "form": asdict(self.form),
+            "files": [shard.file_name for shard in self.shards],
         }
-    )
+
+    def waiting(self) -> list[Shard]:
+        """The files that are not yet whole."""
+        there = {file.name for file in (self.target / MAKING).glob("*.npz")}
+        return [shard for shard in self.shards if shard.notes_path.name not in there]
+
+    def bytes(self, shards: list[Shard]) -> int:
+        """About what some files will take."""
+        return round(sum(shard.last - shard.first for shard in shards) * self.form.picture_bytes)
 
 
-def _template(builder: tfds.core.DatasetBuilder, work: Path) -> tfds.core.ShardedFileTemplate:
-    return tfds.core.ShardedFileTemplate(
-        data_dir=work, dataset_name=builder.name, filetype_suffix="array_record"
-    )
+@dataclass(frozen=True)
+class Work:
+    """How to pack, which leaves no trace in what is packed."""
+
+    processes: int = 1  # 1 stands for this one
+    share: tuple[int, int] = (0, 1)  # this host's number, and how many hosts there are
+    most_bad: float = 0.001  # of all pictures
+    asked: Callable[[], bool] = lambda: False  # whether to stop
 
 
-def _pack_split(
-    builder: tfds.core.DatasetBuilder,
-    split: str,
-    features: tfds.features.FeaturesDict,
-    work: Path,
-    sums: PixelSums,
-) -> tfds.core.SplitInfo:
-    """Writes the shards of a split, in the source's order; the training split feeds the statistics."""
-    size, images = features["image"].shape[0], builder.info.splits[split].num_examples
-    shards = max(1, round(images * size * size * 3 / SHARD_BYTES))
-    lengths = [images * (i + 1) // shards - images * i // shards for i in range(shards)]
-    template = _template(builder, work).replace(split=split)
-    rows = _rows(_squares(builder, split, size), sums if split == "train" else None)
-    # The bar is for terminals only.
-    rows = iter(tqdm(rows, f"packing {split}", images, leave=False, unit="picture", disable=None))
-    for i, length in enumerate(lengths):
-        # One picture a group: a random read decodes one picture. Uncompressed: pixels barely compress.
-        writer = ArrayRecordWriter(
-            str(template.sharded_filepath(shard_index=i, num_shards=shards)), "group_size:1,uncompressed"
+def pack_toyshapes(config: DataConfig) -> None:
+    """Draws and packs toyshapes where a config finds none."""
+    target = packed_path(config)
+    if (target / MARKER).exists():
+        return
+    check_writable(target.parent)
+    print(f"packing {config.name} at {config.size} x {config.size} into {target}, once", flush=True)
+    # In this process: they are packed sooner than others could start.
+    pack(make_plan(toyshapes(config), Form(config.size, config.encoding), target), Work())
+
+
+def toyshapes(config: DataConfig) -> TfdsSource:
+    """The data set that needs no files; TFDS keeps what was drawn."""
+    drawn = Toyshapes(data_dir=os.fspath(data_dir(config.dir) / "tfds"))
+    return TfdsSource(config.name, prepare(drawn))
+
+
+def make_plan(source: Source, form: Form, target: epath.Path) -> Plan:
+    """The files of a set: about `SHARD_BYTES` each, more and smaller ones for a small set."""
+    shards = []
+    for split in SPLITS:
+        images = source.counts[split]
+        by_size = math.ceil(images * form.picture_bytes / SHARD_BYTES)
+        count = max(1, by_size, min(LEAST_SHARDS, images // LEAST_PICTURES))
+        template = _template(source, target).replace(split=split)
+        edges = [images * i // count for i in range(count + 1)]
+        for i, (first, last) in enumerate(itertools.pairwise(edges)):
+            name = template.sharded_filepath(shard_index=i, num_shards=count).name
+            shards.append(Shard(os.fspath(target), name, split, first, last))
+    return Plan(source, form, target, tuple(shards))
+
+
+def check_space(plan: Plan) -> None:
+    """Refuses a disk that is too small for what is still to be packed; a bucket has no end."""
+    if "://" in os.fspath(plan.target):
+        return
+    need, free = plan.bytes(plan.waiting()), shutil.disk_usage(_nearest(plan.target)).free
+    if need > free:
+        raise RefusedError(
+            f"{plan.target} needs about {need / 1e9:.1f} GB and has {free / 1e9:.1f}: make room, choose "
+            "another --data_dir, or take a sixth with --encoding=jpeg"
         )
-        for _ in range(length):
-            writer.write(features.serialize_example(next(rows)))
-        writer.close()
-    return tfds.core.SplitInfo(
-        name=split, shard_lengths=lengths, num_bytes=images * size * size * 3, filename_template=template
+
+
+def pack(plan: Plan, work: Work) -> bool:
+    """Writes this host's share of the files; the last host to finish makes them a set: True if it is one."""
+    _begin(plan)
+    waiting = plan.waiting()
+    todo = [shard for shard in plan.shards[work.share[0] :: work.share[1]] if shard in waiting]
+    bad = [entry for shard in plan.shards if shard not in waiting for entry in _notes(shard).bad]
+    tasks = [(shard, plan.source.part(shard.split, shard.first, shard.last), plan.form) for shard in todo]
+    with (
+        Progress("packing", sum(shard.last - shard.first for shard in todo)) as progress,
+        contextlib.closing(workers.run(write_shard, tasks, work.processes)) as messages,
+    ):
+        try:
+            for message in messages:
+                if isinstance(message, dict):
+                    bad.append(message)
+                    _check_bad(plan, work, bad)
+                else:
+                    progress.update(message)
+                if work.asked():
+                    raise _interrupted(plan)
+        except BrokenProcessPool as error:
+            if work.asked():  # the signal that stops this process has ended those that it started
+                raise _interrupted(plan) from error
+            advice = "the same command goes on, --processes=N takes fewer"
+            raise RefusedError(f"a process was killed, perhaps for want of memory; {advice}") from error
+        except (OSError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0]
+            raise RefusedError(
+                f"packing stopped: {reason}; once that is mended the same command goes on"
+            ) from error
+    if not plan.waiting():
+        _commit(plan, work)
+    return (plan.target / MARKER).exists()
+
+
+def _interrupted(plan: Plan) -> Interrupted:
+    left, of = len(plan.waiting()), len(plan.shards)
+    return Interrupted(f"stopped, {of - left} of {of} files are packed; the same command goes on")
+
+
+def _begin(plan: Plan) -> None:
+    """Notes what is being made, or finds that it is the same."""
+    note = plan.target / MAKING / JOB
+    note.parent.mkdir(parents=True, exist_ok=True)
+    if not note.exists():
+        with replacing(note) as local:
+            local.write_text(json.dumps(plan.job))
+    before = json.loads(note.read_text())
+    changed = [name for name, value in plan.job.items() if before.get(name) != value]
+    if changed:
+        raise RefusedError(
+            f"{plan.target} is half made with another {' and '.join(changed)} "
+            f"({changed[0]} was {before.get(changed[0])!s:.80}): delete it to start anew"
+        )
+
+
+def _commit(plan: Plan, work: Work) -> None:
+    """Makes whole files a packed set; its marker comes last."""
+    try:
+        notes = {shard: _notes(shard) for shard in plan.shards}
+    except FileNotFoundError:
+        if (plan.target / MARKER).exists():  # another host was faster
+            return
+        raise
+    bad = [entry for note in notes.values() for entry in note.bad]
+    _check_bad(plan, work, bad)
+    sums = PixelSums(plan.form.size)
+    for note in notes.values():
+        if note.sums is not None:
+            sums.merge(note.sums)
+    statistics = sums.statistics()
+    with replacing(plan.target / STATISTICS) as local:
+        statistics.save(local)
+    _write_metadata(plan, notes)
+    facts = _facts(plan, notes)
+    with replacing(plan.target / "README.md") as local:
+        local.write_text(_card(plan, facts, statistics))
+    with replacing(plan.target / MARKER) as local:
+        local.write_text(json.dumps(facts, indent=1) + "\n")
+    (plan.target / MAKING).rmtree(missing_ok=True)
+    for leftover in plan.target.glob(".*"):  # of processes that were killed
+        leftover.unlink(missing_ok=True)
+
+
+def _facts(plan: Plan, notes: dict[Shard, Notes]) -> dict[str, Any]:
+    """What the marker says."""
+    mended: dict[str, int] = {}
+    for note in notes.values():
+        for kind, count in note.mended.items():
+            mended[kind] = mended.get(kind, 0) + count
+    splits = {
+        split: {
+            "pictures": sum(note.rows for shard, note in notes.items() if shard.split == split),
+            "files": {
+                shard.file_name: {"rows": note.rows, "digest": note.digest}
+                for shard, note in notes.items()
+                if shard.split == split
+            },
+        }
+        for split in SPLITS
+    }
+    return {
+        "name": plan.source.name,
+        "source": plan.source.identity,
+        "form": asdict(plan.form),
+        "classes": len(plan.source.class_names),
+        "left_out": sum(len(note.bad) for note in notes.values()),
+        "mended": mended,
+        "digest": hashlib.blake2b(json.dumps(splits).encode(), digest_size=16).hexdigest(),
+        "splits": splits,
+    }
+
+
+def _write_metadata(plan: Plan, notes: dict[Shard, Notes]) -> None:
+    template = _template(plan.source, plan.target)
+    splits = []
+    for split in SPLITS:
+        mine = [shard for shard in plan.shards if shard.split == split]
+        splits.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[notes[shard].rows for shard in mine],
+                num_bytes=sum(shard.path.stat().length for shard in mine),
+                filename_template=template.replace(split=split),
+            )
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=plan.target,
+        features=plan.form.features(plan.source.class_names),
+        split_infos=splits,
+        filename_template=template,
+        description=f"{plan.source.origin}: {plan.form.words}",
+        check_data=False,
     )
 
 
-def _squares(builder: tfds.core.DatasetBuilder, split: str, size: int) -> tf.data.Dataset:
-    """Batches of decoded, resized, cropped pictures in the source's own order."""
+def _card(plan: Plan, facts: dict[str, Any], statistics: PixelStatistics) -> str:
+    """For a person who finds the folder."""
+    values, _ = statistics.components()
+    lines = [
+        f"# {plan.source.name}, packed",
+        "",
+        f"- {describe(facts)}",
+        f"- source: {plan.source.origin} ({plan.source.identity})",
+        f"- form: {plan.form.words}; shorter side first, by area averages, never warped",
+        f"- mended: {facts['mended'] or 'none'}; left out: {facts['left_out']}"
+        + (f", listed in {BAD_PICTURES}" if facts["left_out"] else ""),
+        f"- digest of all rows: {facts['digest']}",
+        f"- mean colour {statistics.mean.mean(axis=(0, 1)).round(3).tolist()}, deviations along the "
+        f"principal components {(values**0.5).round(3).tolist()}, on 0-255; {STATISTICS} has the rest",
+        "",
+        "It is a TFDS data set: `tfds.builder_from_directory(FOLDER)` opens it.",
+    ]
+    return "\n".join(lines) + "\n"
 
-    def square(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {**example, "image": centre_square(example["image"], size)}
 
-    read = tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=False)
-    data = builder.as_dataset(split=split, read_config=read)
-    return data.map(square, tf.data.AUTOTUNE).batch(READ_AT_ONCE).prefetch(2)
+def _check_bad(plan: Plan, work: Work, bad: list[dict[str, str]]) -> None:
+    """Keeps the list of what is left out, and stops where it is too long."""
+    if not bad:
+        return
+    listed = plan.target / BAD_PICTURES
+    with replacing(listed) as local:
+        entries = sorted(bad, key=lambda entry: (entry["split"], entry["file_name"]))
+        local.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    pictures = sum(plan.source.counts.values())
+    most = math.floor(work.most_bad * pictures)
+    if len(bad) > most:
+        raise RefusedError(
+            f"{len(bad)} of {pictures} pictures cannot be used and {most} may be left out, such as "
+            f"{bad[-1]['file_name']} ({bad[-1]['why']}); {listed} lists them: mend them, or allow more with "
+            f"--most_bad={math.ceil(1000 * len(bad) / pictures) / 1000}"
+        )
 
 
-def _rows(batches: tf.data.Dataset, sums: PixelSums | None) -> Iterator[dict[str, np.ndarray]]:
-    for batch in batches:
-        batch = {name: value.numpy() for name, value in batch.items()}
-        if sums is not None:
-            sums.add(batch["image"])
-        for i in range(len(batch["image"])):
-            yield {name: value[i] for name, value in batch.items()}
+def _template(source: Source, target: epath.Path) -> tfds.core.ShardedFileTemplate:
+    name = "".join(c if c.isalnum() else "_" for c in source.name)
+    return tfds.core.ShardedFileTemplate(data_dir=target, dataset_name=name, filetype_suffix="array_record")
+
+
+def _notes(shard: Shard) -> Notes:
+    return Notes.load(shard.notes_path)
+
+
+def _nearest(path: epath.Path) -> epath.Path:
+    """The folder itself, or the first above it that is there."""
+    return path if path.exists() else _nearest(path.parent)

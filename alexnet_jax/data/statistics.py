@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from etils import epath
+
+EXACT = 256  # products of so many pairs of bytes add up below 2^24: float32 holds them exactly
 
 
 @dataclass(frozen=True)
@@ -13,30 +16,52 @@ class PixelStatistics:
     mean: np.ndarray
     covariance: np.ndarray
 
+    def components(self) -> tuple[np.ndarray, np.ndarray]:
+        """The covariance's eigenvalues, the largest last, and its eigenvectors in columns."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        return np.maximum(values, 0), vectors
+
     def save(self, path: Path) -> None:
-        np.savez(path, mean=self.mean, covariance=self.covariance)
+        values, vectors = self.components()
+        with path.open("wb") as file:
+            np.savez(
+                file, mean=self.mean, covariance=self.covariance, eigenvalues=values, eigenvectors=vectors
+            )
 
     @classmethod
-    def load(cls, path: Path) -> "PixelStatistics":
-        with np.load(path, allow_pickle=False) as file:
-            return cls(file["mean"], file["covariance"])
+    def load(cls, path: epath.Path) -> "PixelStatistics":
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return cls(arrays["mean"], arrays["covariance"])
 
 
 class PixelSums:
-    """Running sums; float64 holds them exactly up to 2^53, which is more than all of ImageNet at 256 px."""
+    """Running sums in integers, so that they are the same in whatever parts they were summed."""
 
     def __init__(self, size: int):
         self.pictures = 0
-        self.total = np.zeros((size, size, 3))
-        self.products = np.zeros((3, 3))
+        self.total = np.zeros((size, size, 3), np.int64)
+        self.products = np.zeros((3, 3), np.int64)
 
-    def add(self, pictures: np.ndarray) -> None:
-        """Takes in u8[B, S, S, 3]."""
-        values = pictures.astype(np.float64)
-        colours = values.reshape(-1, 3)
-        self.pictures += len(pictures)
-        self.total += values.sum(axis=0)
-        self.products += colours.T @ colours
+    def add(self, picture: np.ndarray) -> None:
+        """Takes in u8[S, S, 3]."""
+        self.pictures += 1
+        self.total += picture
+        colours = np.ascontiguousarray(picture.reshape(-1, 3).T).astype(np.float32)
+        whole = colours.shape[1] // EXACT * EXACT
+        for i in range(3):
+            for j in range(i, 3):
+                pairs = (colours[k, :whole].reshape(-1, EXACT) for k in (i, j))
+                rest = colours[i, whole:] @ colours[j, whole:]
+                product = int(np.vecdot(*pairs).sum(dtype=np.float64)) + int(rest)
+                self.products[i, j] += product
+                if i != j:
+                    self.products[j, i] += product
+
+    def merge(self, other: "PixelSums") -> None:
+        """Takes in another part's sums."""
+        self.pictures += other.pictures
+        self.total += other.total
+        self.products += other.products
 
     def statistics(self) -> PixelStatistics:
         mean = self.total / self.pictures

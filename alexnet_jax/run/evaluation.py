@@ -26,9 +26,11 @@ class Evaluator:
 
     def __call__(self, params: Params) -> dict[str, float]:
         order = EvaluationOrder(self.images, self.config.evaluation.batch_size)
-        steps, ahead = range(order.batches), self.config.data.read_ahead
+        steps = range(order.batches)
         totals = no_totals(self.mesh)
-        with contextlib.closing(feed(self.packed, SPLIT, order, steps, self.mesh, ahead)) as batches:
+        with contextlib.closing(
+            feed(self.packed, SPLIT, order, steps, self.mesh, self.config.data)
+        ) as batches:
             for batch in batches:
                 totals = self.step(params, totals, self.pixels, batch)
         return totals.means()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 import numpy as np
 from jax.sharding import Mesh
 
+from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PackedSet, read_batches
 from alexnet_jax.learning.step import Batch
 from alexnet_jax.mesh import batch_rows, place_rows
@@ -19,17 +20,29 @@ def feed(
     order: Callable[[int], np.ndarray],
     steps: range,
     mesh: Mesh,
-    read_ahead: int,
+    config: DataConfig,
+    trace: Callable[[int, int], None] | None = None,
 ) -> Generator[Batch]:
     """The batch of each step; this process reads only the rows that its devices hold.
 
-    Close it when leaving early: the interpreter hangs at its end while a reading thread is under way.
+    `trace` is told each step's digest as its batch is handed out. Close it when leaving early: the
+    interpreter hangs at its end while a reading thread is under way.
     """
     size = len(order(steps.start)) if steps else 0
     rows = batch_rows(mesh, size)
-    waiting: collections.deque[Batch] = collections.deque()
-    for local in read_batches(packed, split, order, steps, rows, read_ahead):
-        waiting.append(Batch(*(place_rows(mesh, rows, part, size) for part in local)))
+    waiting: collections.deque[tuple[int, int, Batch]] = collections.deque()
+
+    def hand_out() -> Batch:
+        step, digest, batch = waiting.popleft()
+        if trace is not None:
+            trace(step, digest)
+        return batch
+
+    read = read_batches(packed, split, order, steps, rows, config)
+    for step, (*local, digest) in zip(steps, read, strict=True):
+        batch = Batch(*(place_rows(mesh, rows, part, size) for part in local))
+        waiting.append((step, int(digest), batch))
         if len(waiting) > ON_DEVICE:
-            yield waiting.popleft()
-    yield from waiting
+            yield hand_out()
+    while waiting:
+        yield hand_out()

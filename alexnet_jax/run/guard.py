@@ -3,14 +3,6 @@
 import signal
 from types import FrameType, TracebackType
 
-from alexnet_jax.errors import PREEMPTED, UserError
-
-
-class Interrupted(UserError):
-    """The run was told to stop and has saved."""
-
-    exit_code = PREEMPTED
-
 
 class Guard:
     """While active, TERM and the first Ctrl-C only set `asked`."""

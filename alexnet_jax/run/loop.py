@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
-from alexnet_jax.errors import ConfigError, DivergedError
+from alexnet_jax.errors import ConfigError, DivergedError, Interrupted
 from alexnet_jax.learning.metrics import Totals, all_finite
 from alexnet_jax.learning.schedule import learning_rate
 from alexnet_jax.learning.step import Batch, State, abstract_state, init_state, make_train_step, no_totals
@@ -18,7 +18,7 @@ from alexnet_jax.mesh import EVERYWHERE, shard
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.evaluation import Evaluator
 from alexnet_jax.run.feed import feed
-from alexnet_jax.run.guard import Guard, Interrupted
+from alexnet_jax.run.guard import Guard
 from alexnet_jax.run.overview import overview
 from alexnet_jax.run.report import Report, describe
 from alexnet_jax.run.workdir import Workdir
@@ -76,7 +76,8 @@ class Run:
         """Section 5, step by step."""
         order = TrainingOrder(self.config.seed, self.images, self.config.train.batch_size)
         steps = range(self.first, self.total)
-        batches = feed(self.packed, "train", order, steps, self.mesh, self.config.data.read_ahead)
+        trace = self.workdir.trace if self.config.data.trace else None
+        batches = feed(self.packed, "train", order, steps, self.mesh, self.config.data, trace)
         with contextlib.closing(batches):
             for done, batch in enumerate(batches, self.first + 1):
                 self.advance(done, batch)

@@ -44,6 +44,14 @@ def read_mesh(text: str) -> dict[str, int]:
     return {"data": int(match[1]), "tower": int(match[2])}
 
 
+def read_share(text: str) -> tuple[int, int]:
+    """A host's number, and how many hosts there are."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"--shard={text} must be a number below the count of hosts / that count, as in 0/4")
+    return int(match[1]), int(match[2])
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a command: parses its flags, prints what went wrong in one line, exits with its code."""
 

@@ -12,7 +12,7 @@ from alexnet_jax.config import Config, build
 from alexnet_jax.errors import ConfigError, RefusedError
 
 # A run keeps its network, its data and the order in which it sees them.
-FIXED = ("seed", "network", "data.name", "data.size", "train.batch_size")
+FIXED = ("seed", "network", "data.name", "data.size", "data.encoding", "train.batch_size")
 
 
 class Workdir:
@@ -22,6 +22,7 @@ class Workdir:
         self.path = Path(path).expanduser().absolute()
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
+        self.trace_path = self.path / "trace.jsonl"
         self.checkpoints = self.path / "checkpoints"
 
     def check(self, config: Config) -> None:
@@ -51,13 +52,8 @@ class Workdir:
             raise RefusedError(f"{self.config_path} is corrupt: {error}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; a line cut off by a crash ends the list."""
-        text = self.metrics_path.read_text() if self.metrics_path.exists() else ""
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        try:
-            return [json.loads(line) for line in lines]
-        except json.JSONDecodeError as error:
-            raise RefusedError(f"{self.metrics_path} is corrupt: {error}") from error
+        """The lines of `metrics.jsonl`."""
+        return _read_lines(self.metrics_path)
 
     def final(self) -> dict[str, Any] | None:
         """The closing line of a finished run."""
@@ -66,14 +62,18 @@ class Workdir:
 
     def forget_after(self, step: int) -> None:
         """Drops the lines that a resumed run will write again."""
-        kept = [line for line in self.metrics() if line["step"] <= step and line["split"] != "final"]
-        if self.metrics_path.exists():
-            _write(self.metrics_path, "".join(json.dumps(line) + "\n" for line in kept))
+        for path in (self.metrics_path, self.trace_path):
+            kept = [x for x in _read_lines(path) if x["step"] <= step and x.get("split") != "final"]
+            if path.exists():
+                _write(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`; it is there when this returns."""
-        with self.metrics_path.open("a") as file:
-            file.write(to_json(line) + "\n")
+        _append(self.metrics_path, line)
+
+    def trace(self, step: int, digest: int) -> None:
+        """Adds what step number `step`, counted from 0, has read."""
+        _append(self.trace_path, {"step": step + 1, "digest": f"{digest:016x}"})
 
 
 def to_json(values: dict[str, Any]) -> str:
@@ -100,6 +100,20 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of lines; one cut off by a crash ends the list."""
+    text = path.read_text() if path.exists() else ""
+    try:
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except json.JSONDecodeError as error:
+        raise RefusedError(f"{path} is corrupt: {error}") from error
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(to_json(line) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
+from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PADDING, EvaluationOrder, PackedSet, TrainingOrder, read_batches
+
+READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, trace=False)
 
 
 def test_every_epoch_sees_every_picture_once() -> None:
@@ -41,12 +45,12 @@ def test_evaluation_pads_the_last_batch() -> None:
 
 def read(packed: PackedSet, steps: range, rows: np.ndarray) -> list:
     order = TrainingOrder(3, packed.images("train"), 16)
-    return list(read_batches(packed, "train", order, steps, rows, read_ahead=2))
+    return list(read_batches(packed, "train", order, steps, rows, READING))
 
 
 def test_shards_are_one_set(packed: PackedSet, in_shards: Path) -> None:
     """Any row is found in any number of shards, and the files are opened once."""
-    sharded = PackedSet(in_shards)
+    sharded = PackedSet(epath.Path(in_shards))
     for _ in range(3):
         for batch, wanted in zip(
             read(sharded, range(6), np.arange(16)), read(packed, range(6), np.arange(16)), strict=True
@@ -60,7 +64,8 @@ def test_shards_are_one_set(packed: PackedSet, in_shards: Path) -> None:
 
 LEAVING = """
 import contextlib, sys, time
-from pathlib import Path
+from etils import epath
+from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.feed import feed
@@ -71,8 +76,9 @@ def slow(step):
     time.sleep(0.3)
     return order(step)
 
-packed = PackedSet(Path(sys.argv[1]))
-with contextlib.closing(feed(packed, "train", slow, range(1000), make_mesh(1, 1), 4)) as batches:
+packed = PackedSet(epath.Path(sys.argv[1]))
+config = DataConfig("few", 72, "raw", "", read_ahead=4, threads=2, trace=False)
+with contextlib.closing(feed(packed, "train", slow, range(1000), make_mesh(1, 1), config)) as batches:
     for _ in batches:
         sys.exit(42)
 """
@@ -89,9 +95,9 @@ def test_rows_are_those_asked_for(packed: PackedSet) -> None:
     whole = read(packed, range(6), np.arange(16))
     rows = np.array([2, 3, 10, 11])
     for part, batch in zip(read(packed, range(4, 6), rows), whole[4:], strict=True):
-        for found, wanted in zip(part, batch, strict=True):
+        for found, wanted in zip(part[:3], batch[:3], strict=True):
             np.testing.assert_array_equal(found, wanted[rows])
-    pictures, labels, weights = whole[0]
+    pictures, labels, weights, _ = whole[0]
     assert (pictures.shape, pictures.dtype) == ((16, 72, 72, 3), np.uint8)
     assert (labels.dtype, weights.tolist()) == (np.int32, [1.0] * 16)
 
@@ -100,7 +106,7 @@ def test_rows_are_those_asked_for(packed: PackedSet) -> None:
 def test_evaluation_reads_each_once(packed: PackedSet, batch_size: int) -> None:
     order = EvaluationOrder(20, batch_size)
     rows = np.arange(batch_size)
-    batches = list(read_batches(packed, "validation", order, range(order.batches), rows, 2))
-    assert sum(weights.sum() for *_, weights in batches) == 20
-    counted = np.concatenate([labels[weights > 0] for _, labels, weights in batches])
+    batches = list(read_batches(packed, "validation", order, range(order.batches), rows, READING))
+    assert sum(weights.sum() for _, _, weights, _ in batches) == 20
+    counted = np.concatenate([labels[weights > 0] for _, labels, weights, _ in batches])
     assert np.bincount(counted).tolist() == [2] * 10

@@ -1,36 +1,31 @@
-"""What packing does to a picture, and that a packed set is whole, readable and reproducible."""
+"""That a packed set is whole, readable and the same however it was made; and what is left of it otherwise."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
+from alexnet_jax.config import DataConfig
 from alexnet_jax.data import packing
 from alexnet_jax.data.batches import PackedSet
-from alexnet_jax.data.packing import centre_square, pack
-from tests.data.conftest import SIZE
+from alexnet_jax.data.packed import MAKING, MARKER, PackedFiles, find_packed
+from alexnet_jax.data.packing import BAD_PICTURES, JOB, STATISTICS, Plan, Work, make_plan, pack
+from alexnet_jax.data.pictures import centre_square
+from alexnet_jax.data.shards import Form
+from alexnet_jax.data.sources import FolderSource
+from alexnet_jax.data.verifying import verify
+from alexnet_jax.errors import Interrupted, RefusedError
+from tests.data.conftest import RAW, SIZE, plan
+from tests.data.images import encoded, photo
+from tests.data.test_pictures import BAD
 
 
-@pytest.mark.parametrize("shape", [(216, 324), (324, 216), (216, 216)])
-def test_shrinking_averages_blocks(shape: tuple[int, int]) -> None:
-    """Shorter side to a third, never warped, central square: the mean of each 3 x 3 block."""
-    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    height, width = (side // 3 for side in shape)
-    small = image.reshape(height, 3, width, 3, 3).mean(axis=(1, 3))
-    top, left = (height - 72) // 2, (width - 72) // 2
-    wanted = small[top : top + 72, left : left + 72]
-    assert np.abs(centre_square(image, 72).numpy() - wanted).max() <= 0.5 + 1e-4
-
-
-def test_growing_keeps_the_shape_of_things() -> None:
-    """A ramp stays a ramp: what is enlarged is interpolated, from the same central square."""
-    ramp = np.tile(np.linspace(0, 255, 60)[:, None, None], (1, 40, 3)).astype(np.uint8)
-    grown = centre_square(ramp, 72).numpy().astype(float)
-    assert grown.shape == (72, 72, 3)
-    assert np.all(np.diff(grown[:, 0, 0]) >= 0)
-    assert grown[0, 0, 0] == pytest.approx(255 / 6, abs=6)
-    assert grown[-1, 0, 0] == pytest.approx(255 * 5 / 6, abs=6)
+def facts(path: Path) -> dict:
+    return json.loads((path / MARKER).read_text())
 
 
 def test_plain_tfds_opens_it(packed_path: Path, few: tfds.core.DatasetBuilder) -> None:
@@ -44,8 +39,26 @@ def test_plain_tfds_opens_it(packed_path: Path, few: tfds.core.DatasetBuilder) -
     source = tfds.as_numpy(few.as_dataset(split="validation"))
     rows = opened.as_data_source(split="validation")
     for example, row in zip(source, rows, strict=True):
-        np.testing.assert_array_equal(row["image"], centre_square(example["image"], SIZE).numpy())
+        np.testing.assert_array_equal(row["image"], centre_square(example["image"], SIZE))
         assert (row["label"], row["file_name"]) == (example["label"], example["file_name"])
+
+
+def test_jpegs(few: tfds.core.DatasetBuilder, packed_path: Path, tmp_path: Path) -> None:
+    """Nearly the pixels of the raw set, in fewer bytes the lower the quality; the same statistics."""
+    raw = tfds.builder_from_directory(packed_path).as_data_source(split="train")
+    sizes = [sum(file.stat().st_size for file in packed_path.glob("*.array_record-*"))]
+    for quality in (95, 30):
+        path = tmp_path / str(quality)
+        pack(plan(few, path, Form(SIZE, "jpeg", quality)), Work())
+        rows = tfds.builder_from_directory(path).as_data_source(split="train")
+        for row, wanted in zip(rows, raw, strict=True):
+            assert np.abs(row["image"].astype(float) - wanted["image"]).mean() < 15
+            assert (row["label"], row["file_name"]) == (wanted["label"], wanted["file_name"])
+        assert (
+            np.load(path / STATISTICS)["mean"].tolist() == np.load(packed_path / STATISTICS)["mean"].tolist()
+        )
+        sizes.append(sum(len(row) for row in PackedSet(epath.Path(path)).source("train")))
+    assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_statistics_against_numpy(packed: PackedSet, packed_path: Path) -> None:
@@ -54,31 +67,170 @@ def test_statistics_against_numpy(packed: PackedSet, packed_path: Path) -> None:
     np.testing.assert_allclose(packed.statistics.mean, pictures.mean(axis=0), rtol=1e-6)
     wanted = np.cov(pictures.reshape(-1, 3).T, bias=True)
     np.testing.assert_allclose(packed.statistics.covariance, wanted, rtol=1e-6)
+    arrays = np.load(packed_path / STATISTICS)
+    vectors = arrays["eigenvectors"]
+    np.testing.assert_allclose(vectors @ np.diag(arrays["eigenvalues"]) @ vectors.T, wanted, rtol=1e-6)
 
 
-def test_a_half_made_set_is_not_a_set(
-    few: tfds.core.DatasetBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever stops packing leaves nothing that could be taken for a packed set."""
+@pytest.mark.parametrize("size", [8, 72, 256, 300])
+def test_sums_are_exact(size: int) -> None:
+    """The brightest pictures that there can be, and random ones, of sizes that blocks do not divide."""
+    from alexnet_jax.data.statistics import PixelSums
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(packing.PixelSums, "statistics", stop)
-    with pytest.raises(KeyboardInterrupt):
-        pack(few, SIZE, tmp_path / "toyshapes")
-    assert list(tmp_path.iterdir()) == []
+    random = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    pictures = [np.full((size, size, 3), 255, np.uint8), random]
+    sums = PixelSums(size)
+    for picture in pictures:
+        sums.add(picture)
+    colours = np.concatenate(pictures).reshape(-1, 3).astype(np.int64)
+    assert np.array_equal(sums.products, colours.T @ colours)
+    assert np.array_equal(sums.total, np.sum(pictures, axis=0, dtype=np.int64))
 
 
 def test_shards_share_the_rows(packed_path: Path, in_shards: Path) -> None:
-    """Three shards hold what one holds, in the same order."""
+    """Three shards hold what one holds, in the same order, and have the same statistics."""
     assert len(list(in_shards.glob("*-train.*"))) == 3
     one, three = (
         tfds.builder_from_directory(path).as_data_source(split="train") for path in (packed_path, in_shards)
     )
     for left, right in zip(one, three, strict=True):
         np.testing.assert_array_equal(left["image"], right["image"])
+    for name, array in np.load(packed_path / STATISTICS).items():
+        np.testing.assert_array_equal(np.load(in_shards / STATISTICS)[name], array)
 
 
 def test_others_may_read_it(packed_path: Path) -> None:
     assert packed_path.stat().st_mode & 0o555 == 0o555
+    assert all(file.stat().st_mode & 0o444 == 0o444 for file in packed_path.iterdir())
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five files to train and three to validate."""
+    monkeypatch.setattr(packing, "SHARD_BYTES", 8 * SIZE * SIZE * 3)
+
+
+@pytest.fixture
+def halves(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) -> Plan:
+    """A set of which some files are whole and one was begun, as packing leaves it when it is stopped."""
+    del small_shards
+    half = plan(few, tmp_path / "few-72-raw")
+    polls = iter(range(1000))
+    with pytest.raises(Interrupted, match="stopped, 2 of 8 files are packed; the same command goes on"):
+        pack(half, Work(asked=lambda: next(polls) == 20))
+    return half
+
+
+def test_what_was_stopped_goes_on(halves: Plan, few: tfds.core.DatasetBuilder, tmp_path: Path) -> None:
+    """Whole files are kept as they are, and in the end all is as if nothing had happened."""
+    kept = {shard.path: shard.path.stat().mtime for shard in halves.shards if shard.path.exists()}
+    assert len(kept) == 2
+    assert pack(halves, Work())
+    assert {path: path.stat().mtime for path in kept} == kept
+    whole = plan(few, tmp_path / "whole")
+    pack(whole, Work())
+    assert facts(halves.target) == facts(whole.target)
+    files = [sorted(path.name for path in folder.iterdir()) for folder in (halves.target, whole.target)]
+    assert files[0] == files[1]
+
+
+def test_a_half_made_set_is_not_a_set(halves: Plan) -> None:
+    config = DataConfig("few", 72, "raw", os.fspath(halves.target.parent), 1, 1, trace=False)
+    Path(halves.target.parent, "packed").symlink_to(halves.target.parent)
+    with pytest.raises(RefusedError, match=r"not packed to the end: .* is half made; make it with: python"):
+        find_packed(config)
+    pack(halves, Work())
+    assert find_packed(config).facts["name"] == "few"
+    next(halves.target.glob("*-validation.*")).unlink()
+    with pytest.raises(RefusedError, match="lacks 1 of its 8 files, such as few-validation"):
+        find_packed(config)
+
+
+def test_another_form_does_not_go_on(halves: Plan, few: tfds.core.DatasetBuilder) -> None:
+    other = plan(few, halves.target, Form(SIZE, "jpeg", 80))
+    with pytest.raises(RefusedError, match="half made with another form"):
+        pack(other, Work())
+
+
+def test_hosts_share_the_work(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) -> None:
+    """Three hosts; the last makes it a set, which is the one that a single host makes."""
+    del small_shards
+    shared, alone = plan(few, tmp_path / "shared"), plan(few, tmp_path / "alone")
+    assert [pack(shared, Work(share=(i, 3))) for i in (2, 0, 1)] == [False, False, True]
+    assert pack(alone, Work())
+    assert facts(shared.target) == facts(alone.target)
+    assert not (shared.target / MAKING).exists()
+
+
+def test_processes_make_the_same(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) -> None:
+    del small_shards
+    many, one = plan(few, tmp_path / "many"), plan(few, tmp_path / "one")
+    assert pack(many, Work(processes=2)) and pack(one, Work())
+    assert facts(many.target) == facts(one.target)
+    verify(PackedFiles(many.target, facts(many.target)), processes=2)
+
+
+@pytest.fixture
+def with_bad(tmp_path: Path) -> Plan:
+    """Twenty pictures, and one of each kind that cannot be used."""
+    for split, first in (("train", 0), ("val", 100)):
+        for i in range(10):
+            path = tmp_path / "folder" / split / "thing" / f"{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(photo(first + i, 100, 90)))
+    for name, (content, _) in BAD.items():
+        (tmp_path / "folder" / "train" / "thing" / f"{name}.jpg").write_bytes(content)
+    return make_plan(
+        FolderSource("things", epath.Path(tmp_path / "folder")), RAW, epath.Path(tmp_path / "set")
+    )
+
+
+def test_bad_pictures_are_left_out(with_bad: Plan) -> None:
+    """Listed with their names and reasons, and counted; the rest is packed."""
+    assert pack(with_bad, Work(most_bad=0.5))
+    found = facts(with_bad.target)
+    assert (found["left_out"], found["splits"]["train"]["pictures"]) == (len(BAD), 10)
+    listed = [json.loads(line) for line in (with_bad.target / BAD_PICTURES).read_text().splitlines()]
+    assert {entry["file_name"]: entry["why"] for entry in listed} == {
+        f"{name}.jpg": why for name, (_, why) in BAD.items()
+    }
+    assert tfds.builder_from_directory(with_bad.target).info.splits["train"].num_examples == 10
+    verify(PackedFiles(with_bad.target, found), processes=1)
+
+
+def test_too_many_bad_pictures_stop_it(with_bad: Plan) -> None:
+    with pytest.raises(RefusedError, match="1 of 29 pictures cannot be used and 0 may be left out, such as"):
+        pack(with_bad, Work())
+    with pytest.raises(RefusedError, match=r"9 of 29 .* and 8 may be left out"):
+        pack(with_bad, Work(most_bad=0.3))
+    assert len((with_bad.target / BAD_PICTURES).read_text().splitlines()) == 9
+    assert not (with_bad.target / MARKER).exists()
+
+
+def test_verifying_finds_damage(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) -> None:
+    """A flipped bit, a file in another's place, and a file cut short."""
+    del small_shards
+    whole = plan(few, tmp_path / "set")
+    pack(whole, Work())
+    files = PackedFiles(whole.target, facts(whole.target))
+    verify(files, processes=1)
+    first, second = whole.shards[0].path, whole.shards[1].path
+    content = first.read_bytes()
+
+    def damaged(changed: bytes) -> str:
+        first.write_bytes(changed)
+        with pytest.raises(RefusedError) as caught:
+            verify(files, processes=1)
+        return str(caught.value)
+
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    assert f"is damaged: {first.name}: row " in damaged(flipped)
+    assert "its rows are not those that were written" in damaged(second.read_bytes())
+    assert f"is damaged: {first.name}: " in damaged(content[:middle])
+    first.write_bytes(content)
+    verify(files, processes=1)
+
+
+def test_jobs_are_noted_first(halves: Plan) -> None:
+    assert json.loads((halves.target / MAKING / JOB).read_text()) == halves.job

@@ -56,4 +56,4 @@ def test_a_checkpoint_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -
 def test_prepare_says_what_is_there(data_dir: Path, workdir: Path) -> None:
     del workdir  # it made the data
     out, _ = run("prepare", "--dataset=toyshapes", "--size=72", data_dir=data_dir)
-    assert out.startswith("toyshapes: 4000 train, 1000 validation pictures of 72 x 72 in ")
+    assert out.startswith("toyshapes: 4000 train, 1000 validation pictures, 10 classes; digest ")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -61,16 +62,49 @@ def test_a_config_file_that_fails(tmp_path: Path) -> None:
     assert "NameError: name 'missing' is not defined" in complaint(err)
 
 
-def test_data_that_is_not_there(tmp_path: Path) -> None:
-    _, err = run(
-        "main",
-        "--config=configs/imagenet.py",
-        f"--workdir={tmp_path / 'run'}",
-        data_dir=tmp_path,
-        code=REFUSED,
+def no_data(data_dir: Path, *arguments: str) -> str:
+    """What training on ImageNet complains of, within ten seconds."""
+    began = time.monotonic()
+    flags = ("--config=configs/imagenet.py", f"--workdir={data_dir / 'run'}", *arguments)
+    _, err = run("main", *flags, data_dir=data_dir, code=REFUSED)
+    assert time.monotonic() - began < 10
+    assert re.search(
+        "alexnet_jax.prepare --dataset=imagenet2012 .*--manual_dir=.* make quickstart", complaint(err)
     )
-    assert "imagenet2012" in complaint(err)
-    assert str(tmp_path) in err
+    return err
+
+
+def test_data_that_is_not_there(tmp_path: Path) -> None:
+    """What is missing, where it was looked for, how to make it, and what needs none."""
+    path = tmp_path / "packed" / "imagenet2012-256-raw"
+    assert f"imagenet2012 (raw, 256 x 256) is not packed: there is no {path};" in no_data(tmp_path)
+
+
+def test_data_of_another_size_or_encoding(tmp_path: Path) -> None:
+    (tmp_path / "packed" / "imagenet2012-256-jpeg").mkdir(parents=True)
+    err = no_data(tmp_path)
+    assert "imagenet2012-256-raw (only imagenet2012-256-jpeg);" in err
+    assert "--size=128" in no_data(
+        tmp_path, "--config.data.size=256", "--config.data.size=128", "--config.network.image_size=112"
+    )
+
+
+def test_data_that_is_half_made(tmp_path: Path) -> None:
+    (tmp_path / "packed" / "imagenet2012-256-raw" / "making").mkdir(parents=True)
+    assert "is not packed to the end" in no_data(tmp_path)
+
+
+def test_data_with_one_split(tmp_path: Path) -> None:
+    """A split that the marker does not name, and one whose files are gone."""
+    path = tmp_path / "packed" / "imagenet2012-256-raw"
+    path.mkdir(parents=True)
+    train_split = {"pictures": 1, "files": {"a": {}}}
+    (path / "packed.json").write_text(json.dumps({"splits": {"train": train_split}}))
+    assert "has no validation split" in no_data(tmp_path)
+    splits = {"train": train_split, "validation": {"pictures": 1, "files": {"b": {}}}}
+    (path / "packed.json").write_text(json.dumps({"splits": splits}))
+    (path / "a").write_text("")
+    assert "lacks 1 of its 2 files, such as b" in no_data(tmp_path)
 
 
 def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -80,9 +114,14 @@ def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
-    (tmp_path / "packed" / "toyshapes-72").mkdir(parents=True)
+    path = tmp_path / "packed" / "toyshapes-72-raw"
+    path.mkdir(parents=True)
+    (path / "packed.json").write_text("{")
     _, err = train(tmp_path / "run", data_dir=tmp_path, code=REFUSED)
-    assert "toyshapes-72 is no packed data set" in complaint(err)
+    assert "packed.json cannot be read" in complaint(err)
+    (path / "packed.json").write_text('{"splits": {"train": {"files": {}}, "validation": {"files": {}}}}')
+    _, err = train(tmp_path / "run", data_dir=tmp_path, code=REFUSED)
+    assert "toyshapes-72-raw is no packed data set" in complaint(err)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""What a packed data set is on disk, found and judged in a second, without TensorFlow.
+
+A folder is a packed set once it holds `packed.json`, which is written last, and all files named there.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from alexnet_jax.config import DataConfig
+from alexnet_jax.errors import RefusedError
+
+MARKER = "packed.json"
+MAKING = "making"  # notes of a set that is being made
+DRAWN = "toyshapes"  # the one data set that needs no files
+
+
+@dataclass(frozen=True)
+class PackedFiles:
+    """A whole packed set."""
+
+    path: epath.Path
+    facts: dict[str, Any]  # what its marker says
+
+
+def data_dir(chosen: str) -> epath.Path:
+    """Where data sets are kept; a bucket works where a folder does."""
+    where = chosen or os.environ.get("ALEXNET_DATA_DIR") or "~/.cache/alexnet_jax"
+    return epath.Path(where).expanduser() if "://" in where else epath.Path(where).expanduser().absolute()
+
+
+def packed_path(config: DataConfig) -> epath.Path:
+    """The folder of a packed data set."""
+    name = config.name.replace("/", "-").replace(":", "-")
+    return data_dir(config.dir) / "packed" / f"{name}-{config.size}-{config.encoding}"
+
+
+def find_packed(config: DataConfig) -> PackedFiles:
+    """A whole packed set, or a refusal that says what is missing and how to make it."""
+    path = packed_path(config)
+    if not (path / MARKER).exists():
+        raise RefusedError(f"{_what_is_there(config, path)}; {how_to_pack(config)}")
+    try:
+        facts = json.loads((path / MARKER).read_text())
+        splits = {name: set(split["files"]) for name, split in facts["splits"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RefusedError(
+            f"{path / MARKER} cannot be read; delete {path}, and {how_to_pack(config)}"
+        ) from error
+    for split in ("train", "validation"):
+        if split not in splits:
+            raise RefusedError(f"{path} has no {split} split; delete it, and {how_to_pack(config)}")
+    files = set.union(*splits.values())
+    missing = sorted(files - {file.name for file in path.iterdir()})
+    if missing:
+        raise RefusedError(
+            f"{path} lacks {len(missing)} of its {len(files)} files, such as {missing[0]}; "
+            f"delete it, and {how_to_pack(config)}"
+        )
+    return PackedFiles(path, facts)
+
+
+def refuse_early(config: DataConfig) -> None:
+    """Says what is missing before anything else takes time; toyshapes are made where they are missing."""
+    if config.name != DRAWN:
+        find_packed(config)
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """What a packed set holds."""
+    counts = ", ".join(f"{split['pictures']} {name}" for name, split in facts["splits"].items())
+    return f"{facts['name']}: {counts} pictures, {facts['classes']} classes"
+
+
+def how_to_pack(config: DataConfig) -> str:
+    """The command that makes a packed set."""
+    command = f"python -m alexnet_jax.prepare --dataset={config.name}"
+    for flag, value, default in (
+        ("size", config.size, 256),
+        ("encoding", config.encoding, "raw"),
+        ("data_dir", config.dir, ""),
+    ):
+        command += f" --{flag}={value}" if value != default else ""
+    if config.name == "imagenet2012":
+        command += " --manual_dir=FOLDER_OF_BOTH_ARCHIVES (or --folder=FOLDER_OF_TRAIN_AND_VAL)"
+    return f"make it with: {command}; or try: make quickstart, which needs no data"
+
+
+def check_writable(folder: epath.Path) -> None:
+    """Refuses a folder in which no data set can be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if "://" not in os.fspath(folder):
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise RefusedError(f"cannot write below {folder}: {error.strerror or error}") from error
+
+
+def _what_is_there(config: DataConfig, path: epath.Path) -> str:
+    wanted = f"data set {config.name} ({config.encoding}, {config.size} x {config.size}) is not packed"
+    if (path / MAKING).exists():
+        return f"{wanted} to the end: {path} is half made"
+    if path.exists():
+        return f"{wanted}: {path} has no {MARKER}"
+    others = sorted(other.name for other in path.parent.glob(f"{path.name.split('-')[0]}-*"))
+    beside = f" (only {', '.join(others)})" if others else ""
+    return f"{wanted}: there is no {path}{beside}"

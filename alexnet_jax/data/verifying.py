@@ -1,0 +1,70 @@
+"""Reads a packed set back: that every file holds the rows that were written, and every row a picture."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from alexnet_jax.data import workers
+from alexnet_jax.data.packed import PackedFiles
+from alexnet_jax.data.progress import Progress
+from alexnet_jax.data.shards import Form, read_shard
+from alexnet_jax.errors import RefusedError
+
+COLUMNS = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
+
+
+def verify(packed: PackedFiles, processes: int) -> None:
+    """Refuses a packed set of which anything is not as it was written."""
+    facts, form = packed.facts, Form(**packed.facts["form"])
+    files = {name: file for split in facts["splits"].values() for name, file in split["files"].items()}
+    tasks = [
+        (os.fspath(packed.path / name), file["rows"], file["digest"], form, facts["classes"])
+        for name, file in files.items()
+    ]
+    found: list[str] = []
+    with (
+        Progress("verifying", sum(file["rows"] for file in files.values())) as progress,
+        contextlib.closing(workers.run(check_file, tasks, processes)) as messages,
+    ):
+        for message in messages:
+            if isinstance(message, dict):
+                found.append(f"{message['file_name']}: {message['why']}")
+            else:
+                progress.update(message)
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise RefusedError(f"{packed.path} is damaged: {found[0]}{more}; delete it, and pack anew")
+
+
+def check_file(path: str, rows: int, digest: str, form: Form, classes: int) -> Iterator[int | dict[str, str]]:
+    """Yields 1 for each row that is right, and what is wrong."""
+    name, read, hashed = path.rpartition("/")[2], 0, hashlib.blake2b(digest_size=16)
+    try:
+        for row in read_shard(path):
+            hashed.update(row)
+            _check_row(row, form, classes)
+            read += 1
+            yield 1
+    except (ValueError, RuntimeError, OSError, IndexError, tf.errors.OpError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        yield {"file_name": name, "why": f"row {read} cannot be read ({reason:.100})"}
+        return
+    if read != rows:
+        yield {"file_name": name, "why": f"it has {read} rows in place of {rows}"}
+    elif hashed.hexdigest() != digest:
+        yield {"file_name": name, "why": "its rows are not those that were written"}
+
+
+def _check_row(row: bytes, form: Form, classes: int) -> None:
+    columns = tf.io.parse_single_example(row, COLUMNS)
+    image, label = columns["image"].numpy(), int(columns["label"])
+    shape = (form.size, form.size, 3)
+    if form.encoding == "jpeg" and tuple(tf.io.decode_jpeg(image).shape) != shape:
+        raise ValueError("a picture of another size")
+    if form.encoding == "raw" and len(image) != form.size**2 * 3:
+        raise ValueError(f"{len(image)} bytes for {form.size} x {form.size} pixels")
+    if not 0 <= label < classes:
+        raise ValueError(f"label {label} of {classes} classes")

@@ -1,0 +1,67 @@
+"""From ImageNet's archives to error rates, through the commands, with the genuine TFDS builder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax.errors import REFUSED
+from tests.data.images import write_archives, write_folders
+from tests.run.commands import NARROW, lines, run
+
+SIZE = ("--config.data.size=72", "--config.network.image_size=64")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with both archives, and the same pictures in folders."""
+    root = tmp_path_factory.mktemp("imagenet")
+    write_archives(root / "manual", 20, 30)
+    write_folders(root / "folders", 20, 30)
+    return root
+
+
+def prepare(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
+    flags = ("--dataset=imagenet2012", "--size=72", "--processes=1", f"--tfds_dir={home / 'tfds'}")
+    return run("prepare", *flags, *arguments, data_dir=home, code=code)
+
+
+def train(home: Path, workdir: Path, steps: int, *arguments: str) -> None:
+    flags = ("--config=configs/imagenet.py", f"--workdir={workdir}", *NARROW, *SIZE)
+    short = (f"--config.train.steps={steps}", "--config.train.log_every=10")
+    run("main", *flags, *short, "--config.evaluation.batch_size=16", *arguments, data_dir=home)
+
+
+def test_from_archives_to_error_rates(home: Path) -> None:
+    """Prepare, 30 steps of the paper's recipe on a narrow network, evaluate; folders give the same set."""
+    _, err = prepare(home, f"--manual_dir={home / 'manual'}", code=REFUSED)
+    assert "ILSVRC2012_img_train.tar has" in err and "the published one 147897477120" in err
+    out, _ = prepare(home, f"--manual_dir={home / 'manual'}", "--archives=any")
+    assert "60 train, 30 validation pictures, 1000 classes; digest " in out
+    other, _ = prepare(home, f"--folder={home / 'folders'}", f"--data_dir={home / 'other'}")
+    assert out.splitlines()[-1].split(" in ")[0] == other.splitlines()[-1].split(" in ")[0]
+    train(home, home / "run", 30)
+    final = lines(home / "run")[-1]
+    assert (final["step"], final["split"]) == (30, "final")
+    validations = [line["step"] for line in lines(home / "run") if line["split"] == "validation"]
+    assert validations == [4, 8, 12, 15, 19, 23, 27, 30]  # after each epoch of 60 pictures in batches of 16
+    out, _ = run("evaluate", f"--workdir={home / 'run'}", data_dir=home)
+    found = json.loads(out.splitlines()[-1])
+    assert (found["step"], found["images"]) == (30, 30)
+    assert found["loss"] == pytest.approx(final["loss"], rel=1e-5)
+
+
+def test_jpegs_and_their_trace(home: Path) -> None:
+    """Trained from JPEGs, with a digest of what each step has read: the same in a run that was resumed."""
+    folder = (f"--folder={home / 'folders'}", "--encoding=jpeg")
+    prepare(home, *folder)
+    assert "every picture read back" in prepare(home, *folder, "--verify")[0]
+    chosen = ("--config.data.encoding=jpeg", "--config.data.trace=true")
+    train(home, home / "whole", 6, *chosen)
+    for steps in (4, 6):
+        train(home, home / "parts", steps, *chosen)
+    traces = [(home / run / "trace.jsonl").read_text() for run in ("whole", "parts")]
+    assert traces[0] == traces[1]
+    digests = [json.loads(line) for line in traces[0].splitlines()]
+    assert [line["step"] for line in digests] == list(range(1, 7))
+    assert len({line["digest"] for line in digests}) == 6

@@ -1,0 +1,157 @@
+"""Packing that is killed, interrupted or refused."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from alexnet_jax.data.packed import MARKER
+from alexnet_jax.data.packing import Work, make_plan, pack
+from alexnet_jax.data.shards import Form
+from alexnet_jax.data.sources import TfdsSource
+from alexnet_jax.data.toyshapes import Toyshapes
+from alexnet_jax.errors import CONFIG, PREEMPTED, REFUSED
+from tests.run.commands import command, run
+
+FLAGS = ("--dataset=toyshapes", "--size=128")
+SET = "toyshapes-128-raw"
+
+
+@pytest.fixture
+def home(data_dir: Path, tmp_path: Path) -> Path:
+    """A data folder where toyshapes are drawn, but not packed."""
+    (tmp_path / "tfds").symlink_to(data_dir / "tfds")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def digest(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the set that is packed without a break."""
+    path = tmp_path_factory.mktemp("whole") / SET
+    drawn = TfdsSource("toyshapes", Toyshapes(data_dir=str(data_dir / "tfds")))
+    assert pack(make_plan(drawn, Form(128, "raw"), epath.Path(path)), Work())
+    return json.loads((path / MARKER).read_text())["digest"]
+
+
+def digest_in(out: str) -> str:
+    return out.partition("digest ")[2].partition(",")[0]
+
+
+def notes(home: Path) -> int:
+    """How many files are whole."""
+    return len(list((home / "packed" / SET / "making").glob("*.npz")))
+
+
+def processes_of(home: Path) -> list[int]:
+    """Every process that was started for a data folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+        except OSError:  # it is another's, or has ended
+            continue
+        if f"ALEXNET_DATA_DIR={home}\0".encode() in environment:
+            found.append(int(process.name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def start(home: Path, processes: int) -> subprocess.Popen:
+    """Packing that has begun."""
+    packing = command("prepare", *FLAGS, f"--processes={processes}", data_dir=home)
+    assert packing.stdout.readline().startswith("source")
+    return packing
+
+
+def test_whatever_happens(home: Path, digest: str) -> None:
+    """kill -9 at five random moments, a process killed as for want of memory, TERM, Ctrl-C: each time what is
+    whole stays, every process ends, and in the end the set is the undisturbed one's.
+    """
+    rng, whole = random.Random(0), [0]
+    for processes in (1, 1, 2, 1, 1):
+        packing = start(home, processes)
+        time.sleep(rng.uniform(0, 2) + 6 * (processes - 1))
+        packing.kill()
+        packing.communicate()
+        wait_until(lambda: not processes_of(home), 10)
+        whole.append(notes(home))
+
+    packing = start(home, 2)
+    wait_until(lambda: notes(home) > whole[-1])
+    workers = [p for p in processes_of(home) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = packing.communicate(timeout=30)
+    assert packing.returncode == REFUSED
+    assert "a process was killed, perhaps for want of memory; the same command goes on" in err
+    whole.append(notes(home))
+
+    for number, processes in ((signal.SIGTERM, 2), (signal.SIGINT, 1)):
+        packing = start(home, processes)
+        wait_until(lambda: notes(home) > whole[-1])
+        packing.send_signal(number)
+        _, err = packing.communicate(timeout=30)
+        assert packing.returncode == PREEMPTED
+        found = re.search(r"stopped, (\d+) of 21 files are packed; the same command goes on", err)
+        assert found and int(found[1]) == notes(home), err
+        wait_until(lambda: not processes_of(home), 10)
+        whole.append(notes(home))
+
+    assert whole == sorted(whole) and 0 < whole[-1] < 21, whole
+    out, _ = run("prepare", *FLAGS, "--processes=1", data_dir=home)
+    assert digest_in(out) == digest
+    left = [path.name for path in (home / "packed" / SET).iterdir() if path.name[0] == "."]
+    assert left == []
+
+
+def test_two_hosts_at_once(home: Path, digest: str) -> None:
+    """One makes it a set, whichever ends last."""
+    flags = (*FLAGS, "--processes=1")
+    hosts = [command("prepare", *flags, f"--shard={i}/2", data_dir=home) for i in range(2)]
+    ended = [host.communicate(timeout=120) for host in hosts]
+    assert sorted(host.returncode for host in hosts) in ([0, 0], [0, PREEMPTED]), ended
+    assert digest_in(run("prepare", *flags, data_dir=home)[0]) == digest
+
+
+REFUSALS = [
+    (
+        ["--dataset=imagnet2012"],
+        "TFDS knows no data set 'imagnet2012'; the nearest name is imagenet2012",
+        CONFIG,
+    ),
+    (["--dataset=imagenet2012"], "get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from", REFUSED),
+    (["--dataset=imagenet2012", "--manual_dir={home}"], "lacks ILSVRC2012_img_train.tar and ILSV", REFUSED),
+    (["--dataset=pets", "--folder={home}/nowhere"], "there is no folder", REFUSED),
+    (["--dataset=pets", "--folder={home}"], "has no train and no validation pictures", REFUSED),
+    (["--dataset=pets", "--verify"], "data set pets (raw, 256 x 256) is not packed", REFUSED),
+    (["--dataset=toyshapes", "--shard=2/2"], "--shard=2/2 must be a number below", CONFIG),
+    (["--dataset=toyshapes", "--size=0"], "flag --size=0", CONFIG),
+    (["--dataset=toyshapes", "--encoding=png"], "flag --encoding=png", CONFIG),
+    ([], "Flag --dataset must have a value", CONFIG),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message", "code"), REFUSALS, ids=lambda value: str(value)[:40])
+def test_refusals(arguments: list[str], message: str, code: int, home: Path) -> None:
+    filled = [argument.format(home=home) for argument in arguments]
+    _, err = run("prepare", *filled, f"--tfds_dir={home / 'other'}", data_dir=home, code=code)
+    assert message in err and len(err.splitlines()) == 1, err
+
+
+def test_a_disk_that_is_too_small(home: Path) -> None:
+    """4000 + 1000 pictures of 30000 x 30000 pixels."""
+    _, err = run("prepare", "--dataset=toyshapes", "--size=30000", data_dir=home, code=REFUSED)
+    assert "needs about 13500.0 GB and has" in err and "--encoding=jpeg" in err
