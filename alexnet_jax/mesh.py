@@ -1,6 +1,7 @@
 """The device mesh: the paper's two GPUs are the axis `tower`; `data` copies them side by side."""
 
 import functools
+import os
 
 import jax
 import numpy as np
@@ -46,7 +47,15 @@ def make_mesh(data: int, tower: int) -> Mesh:
 
 
 def simulate_cpu_devices(count: int) -> None:
-    """Makes this process see `count` CPU devices; only before the first use of any device."""
+    """Makes this process see `count` CPU devices; only before the first use of any device.
+
+    XLA:CPU ends a process in which one device has waited a minute for another. But the machine may only have
+    slept, as laptops do, or have been busy: a day is allowed, where this XLA has the flag.
+    """
+    patience = "--xla_cpu_collective_call_terminate_timeout_seconds"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__ < (0, 13) and patience not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {patience}={24 * 60 * 60}".strip()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", count)
 
@@ -81,25 +90,19 @@ def place_rows(mesh: Mesh, rows: np.ndarray, local: np.ndarray, batch_size: int)
 
 @functools.cache
 def compiler_options(platform: str) -> dict[str, str]:
-    """XLA options for a platform; those that this jaxlib does not know are left out."""
+    """XLA options for a platform; empty where this jaxlib does not know them.
+
+    XLA:CPU sends float32 convolutions to YNNPACK, whose weight gradients run 5-16 times slower than the
+    convolutions that it replaced; matrix products are better off with it.
+    """
     if platform != "cpu":
         return {}
-    wanted = {
-        # XLA:CPU sends float32 convolutions to YNNPACK, whose weight gradients run 5-16 times slower than the
-        # convolutions that it replaced; matrix products are better off with it.
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-        # Devices that wait a minute for another end the process: it may only have slept, as laptops do.
-        "xla_cpu_collective_call_terminate_timeout_seconds": str(24 * 60 * 60),
-    }
-    return {name: value for name, value in wanted.items() if _is_known(name, value)}
-
-
-def _is_known(name: str, value: str) -> bool:
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
     try:
-        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except Exception:  # jaxlib raises its own type, and it has changed: any failure means "unknown".
-        return False
-    return True
+        return {}
+    return options
 
 
 def _towers_that_fit(towers: int, devices: int, data: int) -> int:
