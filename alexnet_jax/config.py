@@ -156,9 +156,11 @@ def _fill(kind: type, values: Any, path: str) -> Any:
     types_of = typing.get_type_hints(kind)
     for name in values:
         if name not in types_of:
-            near = difflib.get_close_matches(str(name), types_of, n=1, cutoff=0)[0]
-            prefix = f"config.{path}." if path else "config."
-            raise ConfigError(f"unknown field {prefix}{name}; the nearest name is {prefix}{near}")
+            prefix = f"{path}." if path else ""
+            beside = {prefix + field: field for field in types_of}
+            elsewhere = {other: other.rpartition(".")[2] for other in _fields(Config)}
+            near = _nearest(str(name), beside | elsewhere if str(name) in elsewhere.values() else beside)
+            raise ConfigError(f"unknown field config.{prefix}{name}; the nearest name is config.{near}")
     filled = {}
     for name, wanted in types_of.items():
         below = f"{path}.{name}" if path else name
@@ -167,6 +169,20 @@ def _fill(kind: type, values: Any, path: str) -> Any:
         fill = _fill if dataclasses.is_dataclass(wanted) else _convert
         filled[name] = fill(wanted, values[name], below)
     return kind(**filled)
+
+
+def _fields(kind: type, prefix: str = "") -> Iterable[str]:
+    """The paths of all fields that hold a value."""
+    for name, wanted in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(wanted):
+            yield from _fields(wanted, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _nearest(name: str, names: Mapping[str, str]) -> str:
+    """The path whose last part is most like a name."""
+    return max(names, key=lambda path: difflib.SequenceMatcher(None, name, names[path]).ratio())
 
 
 def _convert(wanted: Any, value: Any, path: str) -> Any:

@@ -1,6 +1,6 @@
 """What goes wrong for a reason that the user can mend: one line, and an exit code that scripts can read."""
 
-COMPLETE, BUG, CONFIG, DIVERGED, REFUSED, PREEMPTED = 0, 1, 2, 3, 4, 42
+COMPLETE, BUG, CONFIG, DIVERGED, REFUSED, PREEMPTED, STOPPED = 0, 1, 2, 3, 4, 42, 130
 
 
 class UserError(Exception):

@@ -11,7 +11,7 @@ from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir, to_json
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
 VIEWS = flags.DEFINE_integer("views", None, "1: the centre; 10: corners, centre and their mirror images.")
 BATCH = flags.DEFINE_integer("batch_size", None, "Pictures at a time; the config's if not given.")
@@ -20,11 +20,15 @@ MESH = flags.DEFINE_string("mesh", None, "Data x tower, as in 1x2; the config's 
 
 def main() -> None:
     """Restores the parameters onto a mesh and evaluates them."""
-    workdir = Workdir(WORKDIR.value)
+    workdir = Workdir(processes.require(WORKDIR, "runs/quickstart"))
     config = _chosen(workdir.read_config())
     refuse_early(config.data)
     mesh = open_mesh(config)
-    check_batch(mesh, "evaluation", config.evaluation.batch_size)
+    check_batch(
+        mesh,
+        "--batch_size" if BATCH.value or MESH.value else "evaluation.batch_size",
+        config.evaluation.batch_size,
+    )
     from alexnet_jax.data.batches import open_packed
     from alexnet_jax.run.checkpoint import Checkpoints
     from alexnet_jax.run.evaluation import Evaluator
@@ -34,6 +38,9 @@ def main() -> None:
     step = checkpoints.latest() if STEP.value is None else STEP.value
     if step is None:
         raise RefusedError(f"{workdir.path} has no checkpoint yet")
+    if step not in checkpoints.steps():
+        there = ", ".join(map(str, checkpoints.steps()))
+        raise RefusedError(f"{workdir.path} has no checkpoint of step {step}; there are {there}")
     state, _, _ = restore(checkpoints, step, config, mesh)
     evaluator = Evaluator(config, mesh, open_packed(config.data, config.network.classes))
     figures = evaluator(state.params)

@@ -8,17 +8,17 @@ from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir
 
 CONFIG = processes.define_config_flag()
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 
 
 def main() -> None:
     """Refuses what cannot work, then trains."""
-    config, workdir = processes.read_config(CONFIG), Workdir(WORKDIR.value)
-    workdir.check(config)
+    config, workdir = processes.read_config(CONFIG), Workdir(processes.require(WORKDIR, "runs/quickstart"))
     refuse_early(config.data)
+    workdir.check(config)
     mesh = open_mesh(config)
-    check_batch(mesh, "train", config.train.batch_size)
-    check_batch(mesh, "evaluation", config.evaluation.batch_size)
+    check_batch(mesh, "train.batch_size", config.train.batch_size)
+    check_batch(mesh, "evaluation.batch_size", config.evaluation.batch_size)
     # TensorFlow takes seconds to import: not before what can be refused without it.
     from alexnet_jax.data.batches import open_packed
     from alexnet_jax.run.loop import train

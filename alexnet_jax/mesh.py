@@ -112,12 +112,10 @@ def _towers_that_fit(towers: int, devices: int, data: int) -> int:
     return fit[0] if fit else 1
 
 
-def check_batch(mesh: Mesh, section: str, size: int) -> None:
-    """A batch is cut evenly over the mesh's data rows."""
+def check_batch(mesh: Mesh, name: str, size: int) -> None:
+    """A batch is cut evenly over the mesh's data rows; `name` is how the user chooses its size."""
     data = mesh.shape[DATA]
     if size % data:
         below, above = size // data * data, (size // data + 1) * data
         choices = f"{below} or {above}" if below else f"{above} or {above + data}"
-        raise ConfigError(
-            f"{section}.batch_size={size} does not divide over the mesh's {data} data rows; choose {choices}"
-        )
+        raise ConfigError(f"{name}={size} does not divide over the mesh's {data} data rows; choose {choices}")

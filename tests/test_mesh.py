@@ -51,7 +51,7 @@ def test_refusals(narrow: Config, fields: dict, message: str) -> None:
 def test_a_batch_that_does_not_divide(size: int, choices: str) -> None:
     message = f"train.batch_size={size} does not divide over the mesh's 4 data rows; choose {choices}"
     with pytest.raises(ConfigError, match=message):
-        check_batch(make_mesh(4, 2), "train", size)
+        check_batch(make_mesh(4, 2), "train.batch_size", size)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (8, 1)])

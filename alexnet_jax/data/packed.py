@@ -76,8 +76,8 @@ def describe(facts: dict[str, Any]) -> str:
     return f"{facts['name']}: {counts} pictures, {facts['classes']} classes"
 
 
-def how_to_pack(config: DataConfig) -> str:
-    """The command that makes a packed set."""
+def packing_command(config: DataConfig) -> str:
+    """The command that makes a packed set from what lies in its usual place."""
     command = f"python -m alexnet_jax.prepare --dataset={config.name}"
     for flag, value, default in (
         ("size", config.size, 256),
@@ -85,6 +85,12 @@ def how_to_pack(config: DataConfig) -> str:
         ("data_dir", config.dir, ""),
     ):
         command += f" --{flag}={value}" if value != default else ""
+    return command
+
+
+def how_to_pack(config: DataConfig) -> str:
+    """What to do where there is no packed set."""
+    command = packing_command(config)
     if config.name == "imagenet2012":
         command += " --manual_dir=FOLDER_OF_BOTH_ARCHIVES (or --folder=FOLDER_OF_TRAIN_AND_VAL)"
     return f"make it with: {command}; or try: make quickstart, which needs no data"

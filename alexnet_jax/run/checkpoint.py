@@ -25,6 +25,9 @@ class Checkpoints:
     def latest(self) -> int | None:
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
     def save(self, step: int, arrays: Any, progress: dict[str, Any]) -> None:
         """Starts writing `arrays`, any tree, and `progress`, plain values; the caller may go on at once."""
         if step in self._manager.all_steps():
@@ -39,7 +42,8 @@ class Checkpoints:
             found = self._manager.restore(step, args=items)
         except Exception as error:  # among them bare ones, for files that are cut off
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise RefusedError(f"cannot restore {self.path / str(step)}: {reason}") from error
+            advice = "delete it to go on from the one before"
+            raise RefusedError(f"cannot restore {self.path / str(step)} ({reason:.100}): {advice}") from error
         return found.arrays, found.progress
 
     def wait(self) -> None:

@@ -31,11 +31,12 @@ def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> No
     """Trains to the end, from the start or from the last checkpoint."""
     total = steps_in(config, packed.images("train"))
     final = workdir.final()
-    if final and final["step"] >= total:
-        print(f"already complete: step {final['step']}, validation {describe(final)}")
-        return
     checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep)
     with Guard() as guard, contextlib.closing(checkpoints):
+        if final and final["step"] >= total and final["step"] == checkpoints.latest():
+            workdir.adopt(config)
+            print(f"already complete: step {final['step']}, validation {describe(final)}")
+            return
         run = Run(config, workdir, packed, mesh, checkpoints)
         with contextlib.closing(run.report):
             run.report.say(overview(config, mesh, run.state.params, packed, run.first, run.total))

@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from alexnet_jax.config import Config, build
-from alexnet_jax.errors import ConfigError, UserError
+from alexnet_jax.errors import STOPPED, ConfigError, Interrupted, UserError
 from alexnet_jax.network.alexnet import layer_sizes
 
 
@@ -34,6 +34,13 @@ def read_config(flag: flags.FlagHolder[ConfigDict]) -> Config:
     config = build(values)
     layer_sizes(config.network)  # refuses pictures that are too small for it
     return config
+
+
+def require(flag: flags.FlagHolder[str | None], example: str) -> str:
+    """The value of a flag that must be given."""
+    if not flag.value:
+        raise ConfigError(f"--{flag.name} is missing; try --{flag.name}={example}")
+    return flag.value
 
 
 def read_mesh(text: str) -> dict[str, int]:
@@ -64,7 +71,7 @@ def run(main: Callable[[], None]) -> None:
         logging.set_verbosity(logging.ERROR)
         app.run(lambda arguments: _guarded(checked, arguments), flags_parser=_parse)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(STOPPED)
 
 
 def _guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
@@ -83,12 +90,14 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 
 def _last_line(error: Exception) -> str:
     """What a person can use of an error: a config file's own errors arrive as whole tracebacks."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     message = lines[-1] if lines else "no reason given"
     expected = isinstance(error, flags.Error | OSError | ValueError)
     return message if expected else f"{type(error).__name__}: {message}"
 
 
 def _end(error: UserError) -> None:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    prefix = "" if isinstance(error, Interrupted) else "error: "
+    print(f"{prefix}{error}", file=sys.stderr, flush=True)
     sys.exit(error.exit_code)

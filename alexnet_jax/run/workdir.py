@@ -33,7 +33,8 @@ class Workdir:
                 pass
         except OSError as error:
             raise RefusedError(f"cannot write to --workdir={self.path}: {error.strerror}") from error
-        if self.config_path.exists():
+        # What has saved nothing may be started anew in another way.
+        if self.config_path.exists() and any(self.checkpoints.glob("[0-9]*")):
             _check_same(self.read_config(), config, self.path)
 
     def adopt(self, config: Config) -> None:

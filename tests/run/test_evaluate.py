@@ -41,7 +41,7 @@ def test_ten_views(workdir: Path, data_dir: Path) -> None:
 
 def test_a_step_that_is_not_there(workdir: Path, data_dir: Path) -> None:
     _, err = run("evaluate", f"--workdir={workdir}", "--step=7", data_dir=data_dir, code=REFUSED)
-    assert err.startswith("error: cannot restore") and len(err.splitlines()) == 1
+    assert "has no checkpoint of step 7; there are 30" in err and len(err.splitlines()) == 1
 
 
 def test_a_checkpoint_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
@@ -51,6 +51,19 @@ def test_a_checkpoint_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -
     os.truncate(largest, largest.stat().st_size // 2)
     _, err = run("evaluate", f"--workdir={tmp_path / 'copy'}", data_dir=data_dir, code=REFUSED)
     assert err.startswith("error: cannot restore") and len(err.splitlines()) == 1
+    assert err.endswith("delete it to go on from the one before\n")
+
+
+def test_data_that_is_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
+    """One line that says which command finds the damage, and that command names the file."""
+    shutil.copytree(data_dir / "packed" / "toyshapes-72-raw", tmp_path / "packed" / "toyshapes-72-raw")
+    file = next((tmp_path / "packed" / "toyshapes-72-raw").glob("*-validation.*"))
+    os.truncate(file, file.stat().st_size // 2)
+    _, err = run("evaluate", f"--workdir={workdir}", data_dir=tmp_path, code=REFUSED)
+    advice = "python -m alexnet_jax.prepare --dataset=toyshapes --size=72 --verify"
+    assert err.endswith(f"{advice}\n") and len(err.splitlines()) == 1
+    _, err = run("prepare", *advice.split()[3:], data_dir=tmp_path, code=REFUSED)
+    assert f"is damaged: {file.name}: " in err and len(err.splitlines()) == 1
 
 
 def test_prepare_says_what_is_there(data_dir: Path, workdir: Path) -> None:

@@ -1,5 +1,6 @@
 """What a user can get wrong ends in one line that says what to do, with the right exit code."""
 
+import dataclasses
 import json
 import re
 import time
@@ -17,6 +18,8 @@ QUICK = "--config=configs/quickstart.py"
 
 FLAGS = [
     (["--config.train.batch_sise=4"], "unknown field config.train.batch_sise; .* config.train.batch_size"),
+    (["--config.batch_size=4"], "unknown field config.batch_size; .* config.train.batch_size"),
+    (["--config.trian.batch_size=4"], 'KeyError: .*Did you mean "train"'),
     (["--config.train.batch_size=ten"], "config.train.batch_size=ten"),
     (["--config.mesh.data=4", "--config.mesh.cpu_devices=8", "--config.train.batch_size=30"], "28 or 32"),
     (["--config.mesh.data=4"], "needs 8 devices, there are 2 .*mesh.cpu_devices=8"),
@@ -48,7 +51,7 @@ def test_flags(arguments: list[str], message: str, tmp_path: Path) -> None:
         (["--config=configs/nowhere.py", "--workdir=x"], "configs/nowhere.py"),
         (["--config=configs/imagenet.py:sauce", "--workdir=x"], "no variant 'sauce'; there is: paper"),
         (["--workdir=x"], "--config is missing"),
-        ([QUICK], "workdir"),
+        ([QUICK], "--workdir is missing; try --workdir=runs/quickstart"),
     ],
 )
 def test_config_files(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -133,6 +136,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_workdir_of_another_network_and_a_corrupt_config(tmp_path: Path) -> None:
     values = quickstart.get_config().to_dict()
     network = {"conv_widths": (8, 16, 16, 16, 8), "fc_widths": (16, 64)}
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     Workdir(str(tmp_path)).adopt(build(values | {"network": values["network"] | network}))
     _, err = train(tmp_path, data_dir=tmp_path, code=REFUSED)
     assert "network.fc_widths=(16, 64), this config says (16, 32)" in complaint(err)
@@ -175,6 +179,12 @@ def test_weights_that_are_no_numbers(data_dir: Path, tmp_path: Path) -> None:
     found = re.search(r"the network is not finite any more at step (\d+): .*; step (\d+) was saved", err)
     assert found, err
     assert int(found[2]) == int(found[1]) - 1
+
+
+def test_what_saved_nothing_may_begin_anew(diverged: tuple[Path, str]) -> None:
+    """In another way, in the same workdir."""
+    values = Workdir(str(diverged[0])).read_config()
+    Workdir(str(diverged[0])).check(dataclasses.replace(values, seed=values.seed + 1))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A run that was interrupted ends bitwise where an undisturbed one does."""
 
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 
-from alexnet_jax.errors import CONFIG, PREEMPTED
+from alexnet_jax.errors import CONFIG, PREEMPTED, STOPPED
 from tests.run.commands import NARROW, command, lines, train
 
 EVERY = ("--config.train.log_every=2", "--config.checkpoint.every_steps=12")
@@ -76,6 +77,10 @@ def test_the_end_of_a_run(data_dir: Path, tmp_path: Path) -> None:
     assert before == ((tmp_path / "config.json").read_text(), log.read_text())
     train(tmp_path, "--config.train.steps=5", data_dir=data_dir)
     assert lines(tmp_path) == whole
+    shutil.rmtree(tmp_path / "checkpoints")  # figures without weights are no run: it is made again
+    out, _ = train(tmp_path, "--config.train.steps=5", data_dir=data_dir)
+    assert "starting of 5" in out
+    assert lines(tmp_path) == whole
 
 
 FLAGS = ("--config.train.steps=300", "--config.train.log_every=7", "--config.evaluation.every_epochs=0.5")
@@ -108,3 +113,16 @@ def test_interrupted_three_times(data_dir: Path, tmp_path: Path) -> None:
     assert re.search(r"resuming at step \d+ of 300", out)
     assert_same_arrays(saved(whole, 300), saved(parts, 300))
     assert lines(parts) == lines(whole)
+
+
+def test_a_second_ctrl_c_leaves_at_once(data_dir: Path, tmp_path: Path) -> None:
+    """While the first step is being compiled, where libraries do not bear an exception."""
+    process = command("main", "--config=configs/quickstart.py", f"--workdir={tmp_path}", data_dir=data_dir)
+    for line in process.stdout:
+        if line.startswith("run "):
+            break
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err.strip()) == (STOPPED, "left at once: what was saved before stays")
