@@ -32,7 +32,8 @@ class Evaluator:
             feed(self.packed, SPLIT, order, steps, self.mesh, self.config.data)
         ) as batches:
             for batch in batches:
-                totals = self.step(params, totals, self.pixels, batch)
+                before, totals = totals, self.step(params, totals, self.pixels, batch)
+                jax.block_until_ready(before)  # as in training: no more than one waits
         return totals.means()
 
 

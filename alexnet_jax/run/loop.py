@@ -93,9 +93,13 @@ class Run:
     def advance(self, done: int, batch: Batch) -> None:
         """Starts a step, and reports what the one before it has found."""
         rate = learning_rate(self.config.schedule, self.epoch(done - 1), self.errors)
+        before = self.totals
         self.state, self.totals = self.train_step(
             self.state, self.totals, self.evaluator.pixels, batch, np.float32(rate)
         )
+        # One step waits while another runs. With more, batches pile up on the device, and on simulated ones
+        # XLA:CPU comes to a standstill at 32: the threads that launch steps wait for each other.
+        jax.block_until_ready(before)
         if math.isnan(self.clock):
             self.clock = time.monotonic()
         self.flush()
