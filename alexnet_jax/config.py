@@ -17,6 +17,14 @@ from alexnet_jax.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class Conv1Config:
+    """The first convolution's kernels, `size` x `size` pixels, and the distance between them."""
+
+    size: int
+    stride: int
+
+
+@dataclass(frozen=True)
 class LrnConfig:
     """Local response normalisation: a / (k + alpha * sum of squares over `size` maps) ^ beta."""
 
@@ -41,6 +49,7 @@ class NetworkConfig:
     towers: int
     image_size: int
     classes: int
+    conv1: Conv1Config
     conv_widths: tuple[int, ...]
     fc_widths: tuple[int, ...]
     activation: Literal["relu", "tanh", "sigmoid"]
@@ -217,10 +226,10 @@ _RULES: tuple[Rule, ...] = (
     ("evaluation.views", lambda v: v in (1, 10), "must be 1 (centre) or 10 (corners, centre, flips)"),
     ("schedule.drops", lambda v: list(v) == sorted(v), "must ascend"),
     (
-        "network.image_size network.lrn.k network.pool.window network.pool.stride data.size data.read_ahead "
-        "schedule.learning_rate schedule.factor schedule.patience train.batch_size train.epochs "
-        "train.log_every evaluation.batch_size evaluation.every_epochs checkpoint.every_steps "
-        "checkpoint.keep",
+        "network.image_size network.conv1.size network.conv1.stride network.lrn.k network.pool.window "
+        "network.pool.stride data.size data.read_ahead schedule.learning_rate schedule.factor "
+        "schedule.patience train.batch_size train.epochs train.log_every evaluation.batch_size "
+        "evaluation.every_epochs checkpoint.every_steps checkpoint.keep",
         lambda v: v > 0,
         "must be above 0",
     ),

@@ -20,6 +20,7 @@ PAPER: dict[str, Any] = {
         "towers": 2,  # section 3.2: two GPUs
         "image_size": 224,  # section 4.1
         "classes": 1000,
+        "conv1": {"size": 11, "stride": 4},  # section 3.5
         "conv_widths": (96, 256, 384, 384, 256),  # section 3.5
         "fc_widths": (4096, 4096),
         "activation": "relu",  # section 3.1

@@ -43,6 +43,8 @@ def centre_square(image: np.ndarray, size: int) -> np.ndarray:
     top, left = (tall - size) // 2, (wide - size) // 2
     if shorter > size:  # area averaging to shrink and cubic to grow, as the authors did
         return _shrink(image, (tall, wide), (top, left), size)
+    if shorter == size:
+        return np.ascontiguousarray(image[top : top + size, left : left + size])
     grown = tf.image.resize(image, (tall, wide), method="bicubic").numpy()
     return np.clip(np.rint(grown[top : top + size, left : left + size]), 0, 255).astype(np.uint8)
 

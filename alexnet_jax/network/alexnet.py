@@ -10,7 +10,6 @@ from alexnet_jax.network.layers import Conv, Dense, Towers, cross, dropout
 from alexnet_jax.network.lrn import at_least_float32, local_response_norm
 from alexnet_jax.network.pool import max_pool
 
-CONV1_SIZE, CONV1_STRIDE = 11, 4
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
 
 
@@ -38,9 +37,9 @@ class AlexNet(nnx.Module):
             }
 
         self.conv1 = Conv(
-            (CONV1_SIZE, CONV1_SIZE, 3, c1),
-            stride=CONV1_STRIDE,
-            padding=(0, conv1_padding(config.image_size)),
+            (config.conv1.size, config.conv1.size, 3, c1),
+            stride=config.conv1.stride,
+            padding=(0, conv1_padding(config)),
             **options(1),
         )
         self.conv2 = Conv((5, 5, c1, c2), padding=(2, 2), **options(2))
@@ -83,9 +82,9 @@ class AlexNet(nnx.Module):
         return [max_pool(tower, self.config.pool.window, self.config.pool.stride) for tower in x]
 
 
-def conv1_padding(image_size: int) -> int:
+def conv1_padding(config: NetworkConfig) -> int:
     """Zeros below and right of the image so that the last window fits, as in the authors' code: 3 at 224."""
-    return -(image_size - CONV1_SIZE) % CONV1_STRIDE
+    return -(config.image_size - config.conv1.size) % config.conv1.stride
 
 
 def layer_sizes(config: NetworkConfig) -> dict[str, int]:
@@ -94,7 +93,8 @@ def layer_sizes(config: NetworkConfig) -> dict[str, int]:
     def pooled(side: int) -> int:
         return (side - config.pool.window) // config.pool.stride + 1
 
-    conv1 = (config.image_size + conv1_padding(config.image_size) - CONV1_SIZE) // CONV1_STRIDE + 1
+    padded = config.image_size + conv1_padding(config)
+    conv1 = (padded - config.conv1.size) // config.conv1.stride + 1
     pool1 = pooled(conv1)
     pool2 = pooled(pool1)
     if pooled(pool2) < 1:

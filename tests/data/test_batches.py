@@ -24,6 +24,14 @@ def test_every_epoch_sees_every_picture_once() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
+def test_any_step_is_known_without_those_before() -> None:
+    """Each batch is its slice of the epochs laid end to end, whatever was asked for first."""
+    stream = np.concatenate([TrainingOrder(seed=3, images=100, batch_size=100)(epoch) for epoch in range(8)])
+    order = TrainingOrder(seed=3, images=100, batch_size=48)
+    for step in np.random.default_rng(0).permutation(16).tolist():
+        assert order(step).tolist() == stream[48 * step : 48 * (step + 1)].tolist()
+
+
 def test_a_batch_larger_than_the_set() -> None:
     ids = TrainingOrder(seed=1, images=10, batch_size=25)(0)
     assert sorted(ids[:10]) == sorted(ids[10:20]) == list(range(10))

@@ -9,11 +9,12 @@ from flax import nnx
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
-from alexnet_jax.config import Config, NetworkConfig
+from alexnet_jax.config import Config, NetworkConfig, build
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import PARAMETERS, make_mesh
 from alexnet_jax.network.alexnet import AlexNet, conv1_padding, layer_sizes
 from alexnet_jax.network.layers import Towers, cross, dropout
+from configs import cifar10, fashion_mnist
 from tests.network import reference
 
 
@@ -53,13 +54,22 @@ def test_forward_against_numpy(narrow: Config, towers: int) -> None:
     images = np.random.default_rng(0).normal(0, 60, (2, 66, 66, 3)).astype(np.float32)
     found = call(graph, params, images, (1, towers))
     for image, scores in zip(images, found, strict=True):
-        wanted = reference.forward(params, np.float64(image), towers, conv1_padding(66), 9)
+        wanted = reference.forward(params, np.float64(image), towers, conv1_padding(config), 9)
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_sizes_of_small_pictures() -> None:
+    sizes = {
+        cifar10: [28, 24, 11, 11, 5, 5, 5, 5, 2],
+        fashion_mnist: [24, 20, 9, 9, 4, 4, 4, 4, 1],
+    }
+    for recipe, wanted in sizes.items():
+        assert list(layer_sizes(build(recipe.get_config().to_dict()).network).values()) == wanted
 
 
 def test_sizes_of_the_paper(paper: Config) -> None:
     assert list(layer_sizes(paper.network).values()) == [224, 55, 27, 27, 13, 13, 13, 13, 6]
-    assert conv1_padding(224) == 3
+    assert conv1_padding(paper.network) == 3
     _, params = parts(paper.network)
     shapes = {name: layer["kernel"].shape for name, layer in params.items()}
     assert shapes["conv1"] == (2, 11, 11, 3, 48)

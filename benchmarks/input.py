@@ -1,0 +1,193 @@
+"""How fast pictures are packed and read, side by side: .venv/bin/python -m benchmarks.input
+
+Pictures of 500 x 375 pixels, drawn here, as JPEGs of about ImageNet's size. In turn, on the same cores:
+plain tf.data (decode, resize, crop from the JPEGs), a loader in PyTorch's manner (Pillow, two worker
+processes), and ours from packed sets; then training steps on what was read against steps on a batch that is
+at hand.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import tensorflow as tf
+from etils import epath
+from PIL import Image
+
+from alexnet_jax.config import Config, DataConfig, build
+from alexnet_jax.data.batches import PackedSet, TrainingOrder, read_batches
+from alexnet_jax.data.packing import Work, make_plan, pack
+from alexnet_jax.data.shards import Form
+from alexnet_jax.data.sources import FolderSource
+from alexnet_jax.learning.step import init_state, make_train_step, no_totals
+from alexnet_jax.mesh import open_mesh
+from alexnet_jax.run.evaluation import device_pixels
+from alexnet_jax.run.feed import feed
+from configs import imagenet, quickstart
+
+SIZE, BATCH, TURNS = 256, 50, 5
+CORES = os.cpu_count()
+
+
+def draw(folder: Path, count: int) -> list[str]:
+    """Pictures with the detail of photographs, one in ten to validate."""
+    rng, paths = np.random.default_rng(0), []
+    for i in range(count):
+        picture = rng.normal(120, 4, (375, 500, 3))
+        for cells in (3, 8, 20, 50, 120):
+            shades = rng.uniform(0, 255, (cells, cells, 3)).astype(np.uint8)
+            large = Image.fromarray(shades).resize((500, 375), Image.Resampling.BICUBIC)
+            picture += (np.asarray(large, float) - 127.5) / 2.5
+        path = folder / ("val" if i % 10 == 0 else "train") / f"class{i % 3}" / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path, quality=92)
+        paths.append(os.fspath(path))
+    return paths
+
+
+def plain(paths: list[str], method: str) -> int:
+    """tf.data as in its own guides, on all cores; both ways of shrinking that people choose."""
+
+    def load(path: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+        shape = tf.shape(image)[:2]
+        scaled = tf.cast(tf.round(shape * SIZE / tf.reduce_min(shape)), tf.int32)
+        image = tf.image.resize(image, scaled, method=method)
+        top, left = (scaled[0] - SIZE) // 2, (scaled[1] - SIZE) // 2
+        return tf.cast(tf.round(image[top : top + SIZE, left : left + SIZE]), tf.uint8)
+
+    data = (
+        tf.data.Dataset.from_tensor_slices(paths).map(load, num_parallel_calls=CORES).batch(BATCH).prefetch(2)
+    )
+    return sum(len(batch) for batch in data.as_numpy_iterator())
+
+
+def shrink_with_pillow(paths: list[str]) -> np.ndarray:
+    squares = []
+    for path in paths:
+        image = Image.open(io.BytesIO(Path(path).read_bytes())).convert("RGB")
+        scale = SIZE / min(image.size)
+        image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+        left, top = ((side - SIZE) // 2 for side in image.size)
+        squares.append(np.asarray(image.crop((left, top, left + SIZE, top + SIZE))))
+    return np.stack(squares)
+
+
+def pillow(paths: list[str], pool: ProcessPoolExecutor) -> int:
+    """As PyTorch's DataLoader works: each worker process makes whole batches and sends them."""
+    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+    return sum(len(batch) for batch in pool.map(shrink_with_pillow, batches))
+
+
+def ours(packed: PackedSet, passes: int) -> int:
+    """From a packed set, shuffled, on all cores."""
+    order = TrainingOrder(0, packed.images("train"), BATCH)
+    steps = range(passes * packed.images("train") // BATCH)
+    read = read_batches(packed, "train", order, steps, np.arange(BATCH), reading())
+    return sum(len(batch[0]) for batch in read)
+
+
+def reading() -> DataConfig:
+    return DataConfig("benchmark", SIZE, "raw", "", read_ahead=4, threads=0, trace=False)
+
+
+def rates(tasks: dict[str, Callable[[], int]]) -> dict[str, float]:
+    """Pictures a second of each task: medians of turns, after a first that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(TURNS + 1):
+        for name, task in tasks.items():
+            began = time.perf_counter()
+            count = task()
+            if turn:
+                seconds[name].append((time.perf_counter() - began) / count)
+    return {name: 1 / statistics.median(each) for name, each in seconds.items()}
+
+
+def step_speeds(config: Config, packed: PackedSet, steps: int) -> dict[str, float]:
+    """Images a second of training on what is read, and on one batch over and over, in turns."""
+    mesh = open_mesh(config)
+    step, looks = make_train_step(config, mesh), device_pixels(config, mesh, packed)
+    size, state = config.train.batch_size, init_state(config, mesh)
+    order = TrainingOrder(0, packed.images("train"), size)
+    batches = feed(packed, "train", order, range(10**6), mesh, config.data)
+    held = next(batches)
+
+    def run(real: bool) -> int:
+        nonlocal state
+        totals = no_totals(mesh)
+        for _ in range(steps):
+            before = totals
+            state, totals = step(state, totals, looks, next(batches) if real else held, np.float32(1e-4))
+            jax.block_until_ready(before)
+        jax.block_until_ready(totals)
+        return steps * size
+
+    found = rates({"packed": lambda: run(real=True), "synthetic": lambda: run(real=False)})
+    batches.close()
+    return found
+
+
+def main() -> None:
+    """Draws, packs, reads and trains; prints a table and then JSON."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--pictures", type=int, default=600)
+    count = arguments.parse_args().pictures
+    # The quickstart's two devices; the full network takes one of them.
+    small = build(quickstart.get_config().to_dict())
+    open_mesh(small)
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = draw(folder / "pictures", count)
+        source = FolderSource("benchmark", epath.Path(folder / "pictures"))
+
+        def packing(form: Form) -> int:
+            with tempfile.TemporaryDirectory(dir=folder) as target:
+                pack(make_plan(source, form, epath.Path(target) / "set"), Work())
+            return count
+
+        results["pack, one process"] = rates(
+            {
+                "raw": lambda: packing(Form(SIZE, "raw")),
+                "jpeg": lambda: packing(Form(SIZE, "jpeg")),
+            }
+        )
+        sets = {}
+        for encoding in ("raw", "jpeg"):
+            path = epath.Path(folder / encoding)
+            pack(make_plan(source, Form(SIZE, encoding), path), Work())
+            sets[encoding] = PackedSet(path)
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            results["read"] = rates(
+                {
+                    "tf.data, area": lambda: plain(paths, "area"),
+                    "tf.data, bilinear": lambda: plain(paths, "bilinear"),
+                    "Pillow, two processes": lambda: pillow(paths, pool),
+                    "ours, raw": lambda: ours(sets["raw"], 4),
+                    "ours, jpeg": lambda: ours(sets["jpeg"], 2),
+                }
+            )
+        full = {**imagenet.PAPER, "train": {**imagenet.PAPER["train"], "batch_size": 32}}
+        full["mesh"] = {"data": 1, "tower": 1, "cpu_devices": 0}
+        results["train, full network"] = step_speeds(build(full), sets["raw"], 4)
+        tiny = epath.Path(folder / "tiny")
+        pack(make_plan(source, Form(72, "raw"), tiny), Work())
+        results["train, quickstart"] = step_speeds(small, PackedSet(tiny), 100)
+    for what, found in results.items():
+        for kind, rate in found.items():
+            print(f"{what:20} {kind:22} {rate:9.1f} images/s", flush=True)
+    print(json.dumps({"cores": CORES, "images_per_second": results}))
+
+
+if __name__ == "__main__":
+    main()
