@@ -15,6 +15,14 @@ from alexnet_jax.run.guard import Guard
 if TYPE_CHECKING:
     from alexnet_jax.data.sources import Source
 
+# The config that is made for a data set, the data set's name, and its size there.
+RECIPES = {
+    "imagenet2012": ("imagenet", "imagenet2012", 256),
+    "cifar10": ("cifar10", "cifar10", 32),
+    "fashion_mnist": ("fashion_mnist", "fashion_mnist", 28),
+    DRAWN: ("quickstart", DRAWN, 72),
+}
+
 DATASET = flags.DEFINE_string("dataset", None, "Any TFDS data set of pictures, or toyshapes.", required=True)
 FOLDER = flags.DEFINE_string("folder", "", "Take its pictures from here: train/CLASS/* and val/CLASS/*.")
 MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "Where the archives lie that TFDS cannot download.")
@@ -48,6 +56,22 @@ def main() -> None:
         verify(packed, count)
     verified = "every picture read back, " if VERIFY.value else ""
     print(f"{describe(packed.facts)}; {verified}digest {packed.facts['digest']}, in {packed.path}")
+    print(f"next: {training_command(config, packed.facts['classes'])}")
+
+
+def training_command(config: DataConfig, classes: int) -> str:
+    """What to type once a set is packed."""
+    recipe, name, size = RECIPES.get(config.name, ("imagenet", "imagenet2012", 256))
+    command = f"python -m alexnet_jax.main --config=configs/{recipe}.py --workdir=runs/{recipe}"
+    for field, value, default in (
+        ("data.name", config.name, name),
+        ("data.size", config.size, size),
+        ("data.encoding", config.encoding, "raw"),
+        ("data.dir", config.dir, ""),
+        ("network.classes", classes, classes if config.name in RECIPES else 1000),
+    ):
+        command += f" --config.{field}={value}" if value != default else ""
+    return command
 
 
 def make(config: DataConfig, share: tuple[int, int], count: int) -> None:

@@ -39,7 +39,9 @@ def test_from_archives_to_error_rates(home: Path) -> None:
     out, _ = prepare(home, f"--manual_dir={home / 'manual'}", "--archives=any")
     assert "60 train, 30 validation pictures, 1000 classes; digest " in out
     other, _ = prepare(home, f"--folder={home / 'folders'}", f"--data_dir={home / 'other'}")
-    assert out.splitlines()[-1].split(" in ")[0] == other.splitlines()[-1].split(" in ")[0]
+    assert out.splitlines()[-2].split(" in ")[0] == other.splitlines()[-2].split(" in ")[0]
+    next_command = "main --config=configs/imagenet.py --workdir=runs/imagenet --config.data.size=72"
+    assert out.splitlines()[-1] == f"next: python -m alexnet_jax.{next_command}"
     train(home, home / "run", 30)
     final = lines(home / "run")[-1]
     assert (final["step"], final["split"]) == (30, "final")
