@@ -8,7 +8,6 @@ from etils import epath
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.packed import DRAWN, MARKER, check_writable, describe, find_packed, packed_path
-from alexnet_jax.errors import Interrupted
 from alexnet_jax.run import processes
 from alexnet_jax.run.guard import Guard
 
@@ -47,8 +46,10 @@ def main() -> None:
     config = DataConfig(DATASET.value, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, trace=False)
     share = processes.read_share(SHARD.value)
     count = PROCESSES.value or os.cpu_count()
-    if not VERIFY.value and not (packed_path(config) / MARKER).exists():
-        make(config, share, count)
+    there = VERIFY.value or (packed_path(config) / MARKER).exists()
+    if not there and not make(config, share, count):
+        print(f"share {SHARD.value} is packed; the host that is the last to finish makes it a set")
+        return
     packed = find_packed(config)
     if VERIFY.value:
         from alexnet_jax.data.verifying import verify
@@ -74,8 +75,8 @@ def training_command(config: DataConfig, classes: int) -> str:
     return command
 
 
-def make(config: DataConfig, share: tuple[int, int], count: int) -> None:
-    """Packs a set, or as much of it as is this host's share."""
+def make(config: DataConfig, share: tuple[int, int], count: int) -> bool:
+    """Packs this host's share of a set; whether it is one now."""
     target = packed_path(config)
     check_writable(target.parent)
     # TensorFlow takes seconds to import: not before what can be refused without it.
@@ -91,10 +92,7 @@ def make(config: DataConfig, share: tuple[int, int], count: int) -> None:
     print(f"files    {len(waiting)} of {len(plan.shards)} are to be written, {count} at a time", flush=True)
     check_space(plan)
     with Guard() as guard:
-        if not pack(plan, Work(count, share, MOST_BAD.value, lambda: guard.asked)):
-            raise Interrupted(
-                f"share {share[0]}/{share[1]} is packed; the last host to finish makes it a set"
-            )
+        return pack(plan, Work(count, share, MOST_BAD.value, lambda: guard.asked))
 
 
 def open_source(config: DataConfig) -> "Source":

@@ -64,6 +64,10 @@ class Plan:
         there = {file.name for file in (self.target / MAKING).glob("*.npz")}
         return [shard for shard in self.shards if shard.notes_path.name not in there]
 
+    def whole(self) -> bool:
+        """Whether it is a packed set."""
+        return (self.target / MARKER).exists()
+
     def bytes(self, shards: list[Shard]) -> int:
         """About what some files will take."""
         return round(sum(shard.last - shard.first for shard in shards) * self.form.picture_bytes)
@@ -125,6 +129,8 @@ def check_space(plan: Plan) -> None:
 
 def pack(plan: Plan, work: Work) -> bool:
     """Writes this host's share of the files; the last host to finish makes them a set: True if it is one."""
+    if plan.whole():
+        return True
     _begin(plan)
     waiting = plan.waiting()
     todo = [shard for shard in plan.shards[work.share[0] :: work.share[1]] if shard in waiting]
@@ -149,13 +155,15 @@ def pack(plan: Plan, work: Work) -> bool:
             advice = "the same command goes on, --processes=N takes fewer"
             raise RefusedError(f"a process was killed, perhaps for want of memory; {advice}") from error
         except (OSError, tf.errors.OpError) as error:
+            if plan.whole():  # another process was at it too, and has put its notes away
+                return True
             reason = str(error).splitlines()[0]
             raise RefusedError(
                 f"packing stopped: {reason}; once that is mended the same command goes on"
             ) from error
     if not plan.waiting():
         _commit(plan, work)
-    return (plan.target / MARKER).exists()
+    return plan.whole()
 
 
 def _interrupted(plan: Plan) -> Interrupted:
@@ -184,7 +192,7 @@ def _commit(plan: Plan, work: Work) -> None:
     try:
         notes = {shard: _notes(shard) for shard in plan.shards}
     except FileNotFoundError:
-        if (plan.target / MARKER).exists():  # another host was faster
+        if plan.whole():  # another host was faster
             return
         raise
     bad = [entry for note in notes.values() for entry in note.bad]

@@ -234,3 +234,21 @@ def test_verifying_finds_damage(few: tfds.core.DatasetBuilder, tmp_path: Path, s
 
 def test_jobs_are_noted_first(halves: Plan) -> None:
     assert json.loads((halves.target / MAKING / JOB).read_text()) == halves.job
+
+
+def test_two_that_do_not_know_of_each_other(
+    few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None
+) -> None:
+    """The slower finds the set made, its own notes put away, and the set as whole as before."""
+    del small_shards
+    slow, fast = plan(few, tmp_path / "set"), plan(few, tmp_path / "set")
+    polls = iter(range(1000))
+
+    def asked() -> bool:
+        if next(polls) == 20:
+            pack(fast, Work())
+        return False
+
+    assert pack(slow, Work(asked=asked))
+    verify(PackedFiles(slow.target, facts(slow.target)), processes=1)
+    assert sorted(tfds.builder_from_directory(slow.target).info.splits) == ["train", "validation"]

@@ -122,7 +122,8 @@ def test_two_hosts_at_once(home: Path, digest: str) -> None:
     flags = (*FLAGS, "--processes=1")
     hosts = [command("prepare", *flags, f"--shard={i}/2", data_dir=home) for i in range(2)]
     ended = [host.communicate(timeout=120) for host in hosts]
-    assert sorted(host.returncode for host in hosts) in ([0, 0], [0, PREEMPTED]), ended
+    assert [host.returncode for host in hosts] == [0, 0], ended
+    assert any(digest_in(out) == digest for out, _ in ended)
     assert digest_in(run("prepare", *flags, data_dir=home)[0]) == digest
 
 
