@@ -128,13 +128,19 @@ def read_batches(
     options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
     data = tf.data.Dataset.range(steps.start, steps.stop).map(load, num_parallel_calls=threads)
+    batches = data.prefetch(config.read_ahead).with_options(options).as_numpy_iterator()
+    damaged = False
     try:
-        yield from data.prefetch(config.read_ahead).with_options(options).as_numpy_iterator()
-    except tf.errors.OpError as error:
+        yield from batches
+    except tf.errors.OpError:
+        damaged = True
+    # An iterator that an error keeps alive has threads that hang the interpreter at its end.
+    del batches
+    if damaged:
         raise RefusedError(
             f"the {split} pictures in {packed.path} cannot be read; this says what is damaged: "
             f"{packing_command(config)} --verify"
-        ) from error
+        )
 
 
 def _columns(records: list[bytes]) -> tuple[list[bytes], np.ndarray]:

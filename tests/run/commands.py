@@ -38,7 +38,10 @@ def command(module: str, *arguments: str, data_dir: Path) -> subprocess.Popen:
 def run(module: str, *arguments: str, data_dir: Path, code: int = 0) -> tuple[str, str]:
     """Runs a command to its end: what it printed, and what it complained of."""
     process = command(module, *arguments, data_dir=data_dir)
-    out, err = process.communicate(timeout=300)
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()  # where it hangs
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
 
