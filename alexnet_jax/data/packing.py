@@ -135,6 +135,18 @@ def pack(plan: Plan, work: Work) -> bool:
     waiting = plan.waiting()
     todo = [shard for shard in plan.shards[work.share[0] :: work.share[1]] if shard in waiting]
     bad = [entry for shard in plan.shards if shard not in waiting for entry in _notes(shard).bad]
+    stopped = _write(plan, work, todo, bad)
+    left, of = len(plan.waiting()), len(plan.shards)
+    if stopped:
+        raise Interrupted(f"stopped, {of - left} of {of} files are packed; the same command goes on")
+    if not left:
+        _commit(plan, work)
+    return plan.whole()
+
+
+def _write(plan: Plan, work: Work, todo: list[Shard], bad: list[dict[str, str]]) -> bool:
+    """Writes files until all are whole; true if it was asked to stop before."""
+    stopped = False
     tasks = [(shard, plan.source.part(shard.split, shard.first, shard.last), plan.form) for shard in todo]
     with (
         Progress("packing", sum(shard.last - shard.first for shard in todo)) as progress,
@@ -147,28 +159,21 @@ def pack(plan: Plan, work: Work) -> bool:
                     _check_bad(plan, work, bad)
                 else:
                     progress.update(message)
-                if work.asked():
-                    raise _interrupted(plan)
+                if stopped := work.asked():
+                    break
         except BrokenProcessPool as error:
-            if work.asked():  # the signal that stops this process has ended those that it started
-                raise _interrupted(plan) from error
-            advice = "the same command goes on, --processes=N takes fewer"
-            raise RefusedError(f"a process was killed, perhaps for want of memory; {advice}") from error
+            stopped = work.asked()  # the signal that stops this process has ended those that it started
+            if not stopped:
+                advice = "the same command goes on, --processes=N takes fewer"
+                raise RefusedError(f"a process was killed, perhaps for want of memory; {advice}") from error
         except (OSError, tf.errors.OpError) as error:
             if plan.whole():  # another process was at it too, and has put its notes away
-                return True
+                return False
             reason = str(error).splitlines()[0]
             raise RefusedError(
                 f"packing stopped: {reason}; once that is mended the same command goes on"
             ) from error
-    if not plan.waiting():
-        _commit(plan, work)
-    return plan.whole()
-
-
-def _interrupted(plan: Plan) -> Interrupted:
-    left, of = len(plan.waiting()), len(plan.shards)
-    return Interrupted(f"stopped, {of - left} of {of} files are packed; the same command goes on")
+    return stopped
 
 
 def _begin(plan: Plan) -> None:
