@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from alexnet_jax.config import build
-from alexnet_jax.errors import CONFIG, DIVERGED, REFUSED
+from alexnet_jax.errors import CONFIG, DIVERGED, REFUSED, RefusedError
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
 from tests.run.commands import run, train
@@ -181,10 +182,18 @@ def test_weights_that_are_no_numbers(data_dir: Path, tmp_path: Path) -> None:
     assert int(found[2]) == int(found[1]) - 1
 
 
-def test_what_saved_nothing_may_begin_anew(diverged: tuple[Path, str]) -> None:
-    """In another way, in the same workdir."""
-    values = Workdir(str(diverged[0])).read_config()
-    Workdir(str(diverged[0])).check(dataclasses.replace(values, seed=values.seed + 1))
+def test_what_saved_nothing_may_begin_anew(diverged: tuple[Path, str], tmp_path: Path) -> None:
+    """In another way, in the same workdir; once a step is saved there, it is refused."""
+    shutil.copytree(diverged[0], tmp_path / "run")
+    workdir = Workdir(str(tmp_path / "run"))
+    before = workdir.read_config()
+    other = dataclasses.replace(before, seed=before.seed + 1)
+    workdir.check(other)
+    workdir.adopt(other)
+    assert workdir.read_config() == other
+    (workdir.checkpoints / "1").mkdir()
+    with pytest.raises(RefusedError, match=f"holds a run with seed={other.seed}, this config says"):
+        workdir.check(before)
 
 
 @pytest.mark.parametrize(
