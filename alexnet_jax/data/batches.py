@@ -14,6 +14,7 @@ from etils import epath
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.packed import DRAWN, find_packed, packing_command
 from alexnet_jax.data.packing import STATISTICS, pack_toyshapes
+from alexnet_jax.data.pictures import decode_jpeg
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import ConfigError, RefusedError
 
@@ -120,7 +121,7 @@ def read_batches(
         kinds = (tf.string if packed.encoded else tf.uint8, tf.int32, tf.float32, tf.uint64)
         images, *others = tf.numpy_function(fetch, [step], kinds)
         if packed.encoded:
-            images = tf.map_fn(tf.io.decode_jpeg, images, fn_output_signature=tf.uint8)
+            images = tf.map_fn(decode_jpeg, images, fn_output_signature=tf.uint8)
         return tf.ensure_shape(images, (len(rows), *shape)), *others
 
     # Nothing is left to tune, and the tuner sleeps up to a minute before it lets an iterator end.

@@ -7,13 +7,18 @@ import functools
 import math
 import struct
 
+import cv2
 import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
 
 MOST_PIXELS = 2**27  # a header that claims more is a bomb, or broken
 LEAST_SIDE = 8  # nothing can be seen in less
+BAND = 64  # rows that are shrunk at once: what they take stays in a core's cache
+# As OpenCV and Pillow read them, to the bit; TensorFlow's default is a grey level off, and no faster.
+decode_jpeg = functools.partial(tf.io.decode_jpeg, dct_method="INTEGER_ACCURATE")
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers that a JPEG's size stands behind
 
 
 class BadPicture(Exception):
@@ -27,7 +32,7 @@ def read_square(encoded: bytes, size: int) -> tuple[np.ndarray, str | None]:
         raise BadPicture(f"{width} x {height} pixels, more than {MOST_PIXELS}")
     if min(height, width) < LEAST_SIDE:
         raise BadPicture(f"{width} x {height} pixels, a side below {LEAST_SIDE}")
-    read = tf.io.decode_png if kind == "PNG" else tf.io.decode_jpeg
+    read = tf.io.decode_png if kind == "PNG" else decode_jpeg
     try:
         image = read(encoded, channels=3).numpy()
     except tf.errors.InvalidArgumentError as error:
@@ -56,33 +61,51 @@ def _look(encoded: bytes) -> tuple[int, int, str | None]:
         return height, width, "PNG"
     if not encoded.startswith(JPEG):
         raise BadPicture("neither JPEG nor PNG" if encoded else "empty")
-    try:
-        height, width, channels = tf.io.extract_jpeg_shape(encoded).numpy().tolist()
-    except tf.errors.InvalidArgumentError as error:
-        raise BadPicture("its header cannot be read") from error
+    height, width, channels = _frame(encoded)
     return height, width, {1: "grey", 4: "CMYK"}.get(channels)
+
+
+def _frame(encoded: bytes) -> tuple[int, int, int]:
+    """Height, width and channels of a JPEG: from segment to segment, until one that starts a frame.
+
+    TensorFlow reads them too, but in a tenth of the time that a whole picture takes.
+    """
+    at = 2
+    while (at := encoded.find(b"\xff", at)) >= 0 and len(encoded) > at + 9:
+        marker, length = struct.unpack_from(">BH", encoded, at + 1)
+        if marker in FRAMES:
+            return struct.unpack_from(">HHB", encoded, at + 5)
+        at += 1 if marker in (0x00, 0xFF) else 2 + length  # what lies between segments is passed over
+    raise BadPicture("its header cannot be read")
 
 
 def _shrink(image: np.ndarray, scaled: tuple[int, int], corner: tuple[int, int], size: int) -> np.ndarray:
     """The window of `size` at `corner` of the picture as it would be when averaged to `scaled`.
 
-    Only what lies behind the window is averaged, side by side, by sparse products: half the time of
-    TensorFlow's own area averaging, and the same numbers but for their rounding.
+    Only what lies behind the window is averaged, down and then across, by sparse products, a band at a time:
+    a fraction of the time of TensorFlow's own area averaging, and the same numbers but for their rounding.
     """
     (height, width), (tall, wide), (top, left) = image.shape[:2], scaled, corner
-    first, last = left * width // wide, math.ceil((left + size) * width / wide)
-    down = _averages(height, tall, top, size)
-    across = _averages(width, wide, left, size)[:, first:last]
-    lines = (down @ image[:, first:last].reshape(height, -1).astype(np.float32)).reshape(size, -1, 3)
-    columns = across @ lines.transpose(1, 0, 2).reshape(last - first, -1)
-    return np.rint(columns.reshape(size, size, 3).transpose(1, 0, 2)).astype(np.uint8)
+    columns, across = _averages(width, wide, left, size)
+    square = np.empty((size, size, 3), np.uint8)
+    for first in range(0, size, BAND):
+        band = square[first : first + BAND]
+        rows, down = _averages(height, tall, top + first, len(band))
+        pixels = image[rows, columns].astype(np.float32)
+        lines = (down @ pixels.reshape(len(pixels), -1)).reshape(len(band), -1, 3)
+        # OpenCV turns pictures many times as fast as NumPy copies their transposes.
+        turned = cv2.transpose(lines)
+        turned = (across @ turned.reshape(len(turned), -1)).reshape(size, -1, 3)
+        band[:] = np.rint(cv2.transpose(turned))
+    return square
 
 
-@functools.lru_cache(maxsize=1024)
-def _averages(length: int, scaled: int, first: int, count: int) -> csr_array:
-    """Rows of weights: what each of `length` pixels adds to pixels `first` on of `scaled`."""
+@functools.lru_cache(maxsize=4096)
+def _averages(length: int, scaled: int, first: int, count: int) -> tuple[slice, csr_array]:
+    """Which of `length` pixels lie behind pixels `first` on of `scaled`, and what they add to each."""
     edges = np.arange(first, first + count + 1) * (length / scaled)
-    pixels = np.arange(length)
+    behind = slice(int(edges[0]), min(math.ceil(edges[-1]), length))
+    pixels = np.arange(length)[behind]
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     weights = np.maximum(covered, 0)
-    return csr_array((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+    return behind, csr_array((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))

@@ -1,12 +1,14 @@
 """The mean picture and the covariance of pixel colours, summed exactly in one pass (sections 2 and 4.1)."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from etils import epath
 
-EXACT = 256  # products of so many pairs of bytes add up below 2^24: float32 holds them exactly
+EXACT = 256  # products of so many pairs of bytes add up to less than 2^24, which float32 holds exactly
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,13 @@ class PixelSums:
         """Takes in u8[S, S, 3]."""
         self.pictures += 1
         self.total += picture
-        colours = np.ascontiguousarray(picture.reshape(-1, 3).T).astype(np.float32)
-        whole = colours.shape[1] // EXACT * EXACT
-        for i in range(3):
-            for j in range(i, 3):
-                pairs = (colours[k, :whole].reshape(-1, EXACT) for k in (i, j))
-                rest = colours[i, whole:] @ colours[j, whole:]
-                product = int(np.vecdot(*pairs).sum(dtype=np.float64)) + int(rest)
-                self.products[i, j] += product
-                if i != j:
-                    self.products[j, i] += product
+        exact = np.float32 if len(picture) <= EXACT else np.float64
+        planes = [plane.astype(exact) for plane in cv2.split(picture)]
+        for i, j in itertools.combinations_with_replacement(range(3), 2):
+            product = int(np.vecdot(planes[i], planes[j]).sum(dtype=np.float64))
+            self.products[i, j] += product
+            if i != j:
+                self.products[j, i] += product
 
     def merge(self, other: "PixelSums") -> None:
         """Takes in another part's sums."""

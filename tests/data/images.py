@@ -5,6 +5,7 @@ import struct
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,10 +25,10 @@ def photo(seed: int, height: int, width: int) -> np.ndarray:
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def encoded(picture: np.ndarray, kind: str = "JPEG", mode: str = "RGB") -> bytes:
+def encoded(picture: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:
     file = io.BytesIO()
-    options = {"quality": 92} if kind == "JPEG" else {}
-    Image.fromarray(picture).convert(mode).save(file, kind, **options)
+    quality = {"quality": 92} if kind == "JPEG" else {}
+    Image.fromarray(picture).convert(mode).save(file, kind, **quality, **options)
     return file.getvalue()
 
 
