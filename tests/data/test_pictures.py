@@ -65,14 +65,17 @@ def variants() -> dict[str, tuple[bytes, str | None]]:
     """Pictures as cameras and programs write them, and what each is if not an RGB JPEG."""
     picture = photo(3, 150, 200)
     exif = Image.Exif()
-    exif[0x9286] = encoded(photo(4, 30, 40))  # a JPEG within a segment, ahead of the picture's own header
+    exif[0x9286] = encoded(photo(4, 30, 40), mode="L")  # a JPEG in a segment before the picture's own header
     jpeg = encoded(picture)
+    table = jpeg.index(b"\xff\xc4")
+    after = table + 2 + int.from_bytes(jpeg[table + 2 : table + 4])
     return {
         "plain": (jpeg, None),
         "progressive": (encoded(picture, progressive=True), None),
         "all colours": (encoded(picture, subsampling=0), None),
         "EXIF": (encoded(picture, exif=exif), None),
         "fill bytes": (jpeg[:2] + b"\xff\xff" + jpeg[2:], None),
+        "table first": (jpeg[:2] + jpeg[table:after] + jpeg[2:table] + jpeg[after:], None),
         "grey": (encoded(picture, mode="L"), "grey"),
         "PNG": (encoded(picture, "PNG"), "PNG"),
         "grey PNG": (encoded(picture, "PNG", "L"), "PNG"),
