@@ -2,8 +2,14 @@
 
 import fcntl
 import os
+import tempfile
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Most tests, and the commands that they run, compile the same few programs: once, for all workers.
+    COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 

@@ -148,6 +148,13 @@ def test_a_half_made_set_is_not_a_set(halves: Plan) -> None:
         find_packed(config)
 
 
+def test_a_disk_that_is_too_small(few: tfds.core.DatasetBuilder, tmp_path: Path) -> None:
+    """Sixty pictures of 300,000 x 300,000 pixels."""
+    large = plan(few, tmp_path / "large", Form(300_000, "raw"))
+    with pytest.raises(RefusedError, match=r"needs about 16200\.0 GB and has .*--encoding=jpeg"):
+        packing.check_space(large)
+
+
 def test_another_form_does_not_go_on(halves: Plan, few: tfds.core.DatasetBuilder) -> None:
     other = plan(few, halves.target, Form(SIZE, "jpeg", 80))
     with pytest.raises(RefusedError, match="half made with another form"):

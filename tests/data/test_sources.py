@@ -104,6 +104,10 @@ def test_names_of_folders_are_classes(tmp_path: Path) -> None:
 
 
 def test_a_split_that_is_missing(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"there is no folder .*nowhere"):
+        FolderSource("pets", epath.Path(tmp_path / "nowhere"))
+    with pytest.raises(RefusedError, match="has no train and no validation pictures"):
+        FolderSource("pets", epath.Path(tmp_path))
     (tmp_path / "train").symlink_to(folders / "train")
     with pytest.raises(RefusedError, match="has no validation pictures"):
         FolderSource("imagenet2012", epath.Path(tmp_path))
@@ -117,6 +121,8 @@ def test_a_split_that_is_missing(folders: Path, tmp_path: Path) -> None:
 
 def test_one_archive_is_refused(tmp_path: Path) -> None:
     """TFDS would make a data set of one split, and call it whole for ever."""
+    with pytest.raises(RefusedError, match=r"get ILSVRC2012_img_train\.tar and ILSVRC2012_img_val\.tar from"):
+        open_tfds("imagenet2012", "", str(tmp_path / "tfds"), "any")
     write_archives(tmp_path, 1, 1)
     (tmp_path / "ILSVRC2012_img_val.tar").unlink()
     with pytest.raises(RefusedError, match=r"lacks ILSVRC2012_img_val\.tar"):

@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
+
+from alexnet_jax.config import Config, build
 
 ROOT = Path(__file__).parent.parent.parent
 NARROW = (
@@ -15,12 +18,16 @@ NARROW = (
     "--config.train.batch_size=16",
 )
 
-# Most commands here compile the same program; the folder goes with the tests.
-CACHE = tempfile.TemporaryDirectory(prefix="compiled-")
-COMPILED = {
-    "JAX_COMPILATION_CACHE_DIR": CACHE.name,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-}
+
+def narrow(recipe: ConfigDict, data_dir: Path, steps: int, **more: dict[str, Any]) -> Config:
+    """A recipe with the network and the batch of `NARROW`, for runs within this process."""
+    values = recipe.to_dict()
+    values["network"] |= {"conv_widths": (8, 16, 16, 16, 8), "fc_widths": (16, 32)}
+    values["train"] |= {"batch_size": 16, "steps": steps}
+    values["data"]["dir"] = str(data_dir)
+    for section, changes in more.items():
+        values[section] |= changes
+    return build(values)
 
 
 def command(module: str, *arguments: str, data_dir: Path) -> subprocess.Popen:
@@ -28,7 +35,7 @@ def command(module: str, *arguments: str, data_dir: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", f"alexnet_jax.{module}", *arguments],
         cwd=ROOT,
-        env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir), **COMPILED},
+        env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,7 +1,6 @@
 """The same global batches on any number of processes, and after any interruption."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -23,75 +22,77 @@ from alexnet_jax.data.batches import PackedSet, TrainingOrder
 from alexnet_jax.mesh import make_mesh, simulate_cpu_devices
 from alexnet_jax.run.feed import feed
 
-path, processes, number, port, data, tower, first, last = sys.argv[1], *map(int, sys.argv[2:])
+path, cases, (processes, number, port, last) = sys.argv[1], json.loads(sys.argv[2]), map(int, sys.argv[3:])
 simulate_cpu_devices(4 // processes)
 if processes > 1:
     jax.distributed.initialize(f"localhost:{port}", processes, number)
 packed = PackedSet(epath.Path(path))
 config = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, trace=False)
 order = TrainingOrder(seed=7, images=40, batch_size=16)
-batches = feed(packed, "train", order, range(first, last), make_mesh(data, tower), config)
-for step, batch in enumerate(batches, first):
-    rows = {}
-    for piece in batch.pictures.addressable_shards:
-        start = piece.index[0].indices(16)[0]
-        for i, picture in enumerate(np.asarray(piece.data), start):
-            digest = hashlib.blake2b(picture.tobytes(), digest_size=8).hexdigest()
-            assert rows.setdefault(i, digest) == digest  # every tower sees the same picture
-    print(json.dumps([step, rows]), flush=True)
+for case, (data, tower, first) in enumerate(cases):
+    batches = feed(packed, "train", order, range(first, last), make_mesh(data, tower), config)
+    for step, batch in enumerate(batches, first):
+        rows = {}
+        for piece in batch.pictures.addressable_shards:
+            start = piece.index[0].indices(16)[0]
+            for i, picture in enumerate(np.asarray(piece.data), start):
+                digest = hashlib.blake2b(picture.tobytes(), digest_size=8).hexdigest()
+                assert rows.setdefault(i, digest) == digest  # every tower sees the same picture
+        print(json.dumps([case, step, rows]), flush=True)
 """
 
 
-def batches(path: Path, processes: int, mesh: tuple[int, int], first: int = 0) -> dict[int, list[str]]:
-    """The pictures of each global batch, put together from what every process has read."""
+def batches(path: Path, processes: int, *cases: tuple[int, int, int]) -> list[dict[int, list[str]]]:
+    """For each case of data, tower and first step: the pictures of each global batch, put together from what
+    every process has read.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    fixed = [str(n) for n in (port, *mesh, first, STEPS)]
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", READING, str(path), str(processes), str(number), *fixed],
+            [sys.executable, "-c", READING, str(path), json.dumps(cases), *map(str, numbers)],
             cwd=ROOT,
-            env=os.environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(processes)
+        for numbers in ((processes, number, port, STEPS) for number in range(processes))
     ]
-    found: dict[int, dict[int, str]] = {}
+    found: list[dict[int, dict[int, str]]] = [{} for _ in cases]
     for process in started:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         for line in out.splitlines():
-            step, rows = json.loads(line)
+            case, step, rows = json.loads(line)
             for row, digest in rows.items():
-                assert found.setdefault(step, {}).setdefault(int(row), digest) == digest
-    assert all(sorted(rows) == list(range(16)) for rows in found.values())
-    return {step: [rows[i] for i in range(16)] for step, rows in found.items()}
+                assert found[case].setdefault(step, {}).setdefault(int(row), digest) == digest
+    assert all(sorted(rows) == list(range(16)) for steps in found for rows in steps.values())
+    return [{step: [rows[i] for i in range(16)] for step, rows in steps.items()} for steps in found]
 
 
 @pytest.fixture(scope="module")
-def alone(packed_path: Path) -> dict[int, list[str]]:
-    return batches(packed_path, 1, (1, 2))
+def alone(packed_path: Path) -> list[dict[int, list[str]]]:
+    """By one process, from the first step on and from another."""
+    return batches(packed_path, 1, (1, 2, 0), (2, 1, 4))
 
 
-@pytest.mark.parametrize(("processes", "mesh"), [(2, (4, 1)), (4, (4, 1)), (4, (2, 2))])
+@pytest.mark.parametrize("processes", [2, 4])
 def test_any_number_of_processes(
-    packed_path: Path, alone: dict[int, list[str]], processes: int, mesh: tuple[int, int]
+    packed_path: Path, alone: list[dict[int, list[str]]], processes: int
 ) -> None:
     """Real processes on JAX's distributed runtime; a pair of towers in two of them loads the same rows."""
-    assert batches(packed_path, processes, mesh) == alone
+    assert batches(packed_path, processes, (4, 1, 0), (2, 2, 0)) == [alone[0], alone[0]]
 
 
-def test_from_a_step_on(packed_path: Path, alone: dict[int, list[str]]) -> None:
-    resumed = batches(packed_path, 1, (2, 1), first=4)
-    assert resumed == {step: alone[step] for step in range(4, STEPS)}
+def test_from_a_step_on(alone: list[dict[int, list[str]]]) -> None:
+    whole, resumed = alone
+    assert resumed == {step: whole[step] for step in range(4, STEPS)}
 
 
-def test_every_picture_once_in_an_epoch(alone: dict[int, list[str]]) -> None:
+def test_every_picture_once_in_an_epoch(alone: list[dict[int, list[str]]]) -> None:
     """And every epoch in another order."""
-    stream = [digest for step in range(STEPS) for digest in alone[step]]
+    stream = [digest for step in range(STEPS) for digest in alone[0][step]]
     epochs = [tuple(stream[i : i + 40]) for i in range(0, 120, 40)]
     assert all(len(set(epoch)) == 40 for epoch in epochs)
     assert len(set(epochs)) == 3 and len({frozenset(epoch) for epoch in epochs}) == 1

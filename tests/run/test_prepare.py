@@ -124,7 +124,7 @@ def test_two_hosts_at_once(home: Path, digest: str) -> None:
     ended = [host.communicate(timeout=120) for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], ended
     assert any(digest_in(out) == digest for out, _ in ended)
-    assert digest_in(run("prepare", *flags, data_dir=home)[0]) == digest
+    assert json.loads((home / "packed" / SET / MARKER).read_text())["digest"] == digest
 
 
 REFUSALS = [
@@ -133,10 +133,7 @@ REFUSALS = [
         "TFDS knows no data set 'imagnet2012'; the nearest name is imagenet2012",
         CONFIG,
     ),
-    (["--dataset=imagenet2012"], "get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from", REFUSED),
     (["--dataset=imagenet2012", "--manual_dir={home}"], "lacks ILSVRC2012_img_train.tar and ILSV", REFUSED),
-    (["--dataset=pets", "--folder={home}/nowhere"], "there is no folder", REFUSED),
-    (["--dataset=pets", "--folder={home}"], "has no train and no validation pictures", REFUSED),
     (["--dataset=pets", "--verify"], "data set pets (raw, 256 x 256) is not packed", REFUSED),
     (["--dataset=toyshapes", "--shard=2/2"], "--shard=2/2 must be a number below", CONFIG),
     (["--dataset=toyshapes", "--size=0"], "flag --size=0", CONFIG),
@@ -150,9 +147,3 @@ def test_refusals(arguments: list[str], message: str, code: int, home: Path) -> 
     filled = [argument.format(home=home) for argument in arguments]
     _, err = run("prepare", *filled, f"--tfds_dir={home / 'other'}", data_dir=home, code=code)
     assert message in err and len(err.splitlines()) == 1, err
-
-
-def test_a_disk_that_is_too_small(home: Path) -> None:
-    """4000 + 1000 pictures of 30000 x 30000 pixels."""
-    _, err = run("prepare", "--dataset=toyshapes", "--size=30000", data_dir=home, code=REFUSED)
-    assert "needs about 13500.0 GB and has" in err and "--encoding=jpeg" in err

@@ -1,16 +1,29 @@
 """The recipes for small pictures, on folders of pictures of the right size."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+from etils import epath
 
+from alexnet_jax.data.batches import open_packed
+from alexnet_jax.data.packed import packed_path
+from alexnet_jax.data.packing import Work, make_plan, pack
+from alexnet_jax.data.shards import Form
+from alexnet_jax.data.sources import FolderSource
+from alexnet_jax.mesh import make_mesh
+from alexnet_jax.run.loop import train
+from alexnet_jax.run.workdir import Workdir
+from configs import cifar10, fashion_mnist
 from tests.data.images import encoded
-from tests.run.commands import NARROW, lines, run
+from tests.run.commands import lines, narrow
 
 
-@pytest.mark.parametrize(("name", "size"), [("cifar10", 32), ("fashion_mnist", 28)])
-def test_small_pictures(name: str, size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "name", "size"), [(cifar10, "cifar10", 32), (fashion_mnist, "fashion_mnist", 28)]
+)
+def test_small_pictures(recipe: ModuleType, name: str, size: int, tmp_path: Path) -> None:
     """Ten classes, packed from PNGs; a narrow network trains on them and is evaluated."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -20,18 +33,11 @@ def test_small_pictures(name: str, size: int, tmp_path: Path) -> None:
             for i in range(8):
                 pixels = (25 * label + rng.integers(0, 9, (size, size, 3))).astype(np.uint8)
                 (folder / f"{i}.png").write_bytes(encoded(pixels, "PNG"))
-    flags = (f"--dataset={name}", f"--size={size}", f"--folder={tmp_path / 'folder'}", "--processes=1")
-    out, _ = run("prepare", *flags, data_dir=tmp_path)
-    assert f"{name}: 80 train, 80 validation pictures, 10 classes" in out
-    training = (
-        f"--config=configs/{name}.py",
-        f"--workdir={tmp_path / 'run'}",
-        *NARROW,
-        "--config.train.steps=10",
-        "--config.train.log_every=5",
-        "--config.evaluation.batch_size=80",
-    )
-    run("main", *training, data_dir=tmp_path)
+    sections = {"train": {"log_every": 5}, "evaluation": {"batch_size": 80}}
+    config = narrow(recipe.get_config(), tmp_path, 10, **sections)
+    source = FolderSource(name, epath.Path(tmp_path / "folder"))
+    assert pack(make_plan(source, Form(size, "raw"), packed_path(config.data)), Work())
+    train(config, Workdir(str(tmp_path / "run")), open_packed(config.data, 10), make_mesh(1, 2))
     logged = lines(tmp_path / "run")
     assert [line["step"] for line in logged if line["split"] == "train"] == [5, 10]
     assert logged[-1]["split"] == "final" and 0 < logged[-1]["loss"] < 4
