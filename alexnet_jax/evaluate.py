@@ -6,7 +6,6 @@ from absl import flags
 
 from alexnet_jax.config import Config, build
 from alexnet_jax.data.packed import refuse_early
-from alexnet_jax.errors import RefusedError
 from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir, to_json
@@ -35,12 +34,7 @@ def main() -> None:
     from alexnet_jax.run.loop import restore
 
     checkpoints = Checkpoints(workdir.checkpoints)
-    step = checkpoints.latest() if STEP.value is None else STEP.value
-    if step is None:
-        raise RefusedError(f"{workdir.path} has no checkpoint yet")
-    if step not in checkpoints.steps():
-        there = ", ".join(map(str, checkpoints.steps()))
-        raise RefusedError(f"{workdir.path} has no checkpoint of step {step}; there are {there}")
+    step = checkpoints.choose(STEP.value)
     state, _, _ = restore(checkpoints, step, config, mesh)
     evaluator = Evaluator(config, mesh, open_packed(config.data, config.network.classes))
     figures = evaluator(state.params)

@@ -28,6 +28,16 @@ class Checkpoints:
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
 
+    def choose(self, step: int | None) -> int:
+        """The step that is asked for, or else the newest, if it was saved."""
+        there = self.steps()
+        if not there:
+            raise RefusedError(f"{self.path.parent} has no checkpoint yet")
+        if step is not None and step not in there:
+            listed = ", ".join(map(str, there))
+            raise RefusedError(f"{self.path.parent} has no checkpoint of step {step}; there are {listed}")
+        return there[-1] if step is None else step
+
     def save(self, step: int, arrays: Any, progress: dict[str, Any]) -> None:
         """Starts writing `arrays`, any tree, and `progress`, plain values; the caller may go on at once."""
         if step in self._manager.all_steps():

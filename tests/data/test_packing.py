@@ -11,7 +11,7 @@ from etils import epath
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import packing
-from alexnet_jax.data.batches import PackedSet
+from alexnet_jax.data.batches import PackedSet, open_packed
 from alexnet_jax.data.packed import MAKING, MARKER, PackedFiles, find_packed
 from alexnet_jax.data.packing import BAD_PICTURES, JOB, STATISTICS, Plan, Work, make_plan, pack
 from alexnet_jax.data.pictures import centre_square
@@ -153,6 +153,18 @@ def test_a_disk_that_is_too_small(few: tfds.core.DatasetBuilder, tmp_path: Path)
     large = plan(few, tmp_path / "large", Form(300_000, "raw"))
     with pytest.raises(RefusedError, match=r"needs about 16200\.0 GB and has .*--encoding=jpeg"):
         packing.check_space(large)
+
+
+def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
+    config = DataConfig("few", 72, "raw", str(tmp_path), 1, 1, trace=False)
+    path = tmp_path / "packed" / "few-72-raw"
+    path.mkdir(parents=True)
+    (path / MARKER).write_text("{")
+    with pytest.raises(RefusedError, match=r"packed\.json cannot be read; delete .*few-72-raw, and make it"):
+        find_packed(config)
+    (path / MARKER).write_text('{"splits": {"train": {"files": {}}, "validation": {"files": {}}}}')
+    with pytest.raises(RefusedError, match="few-72-raw is no packed data set"):
+        open_packed(config, 10)
 
 
 def test_another_form_does_not_go_on(halves: Plan, few: tfds.core.DatasetBuilder) -> None:

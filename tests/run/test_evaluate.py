@@ -1,5 +1,6 @@
 """A checkpoint has the same error rates on any mesh and with any batch."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -7,14 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.errors import REFUSED
-from tests.run.commands import lines, run, train
+from alexnet_jax.data.batches import open_packed
+from alexnet_jax.errors import REFUSED, RefusedError
+from alexnet_jax.mesh import make_mesh
+from alexnet_jax.run.checkpoint import Checkpoints
+from alexnet_jax.run.loop import restore, train
+from alexnet_jax.run.workdir import Workdir
+from configs import quickstart
+from tests.run.commands import lines, narrow, run
 
 
 @pytest.fixture(scope="module")
 def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run")
-    train(path, "--config.train.steps=30", data_dir=data_dir)
+    config = narrow(quickstart.get_config(), data_dir, 30)
+    train(config, Workdir(str(path)), open_packed(config.data, 10), make_mesh(1, 2))
     return path
 
 
@@ -39,31 +47,35 @@ def test_ten_views(workdir: Path, data_dir: Path) -> None:
     assert 0 < found["top5_error"] <= found["top1_error"] < 1
 
 
-def test_a_step_that_is_not_there(workdir: Path, data_dir: Path) -> None:
-    _, err = run("evaluate", f"--workdir={workdir}", "--step=7", data_dir=data_dir, code=REFUSED)
-    assert "has no checkpoint of step 7; there are 30" in err and len(err.splitlines()) == 1
+def test_a_step_that_is_not_there(workdir: Path) -> None:
+    checkpoints = Checkpoints(Workdir(str(workdir)).checkpoints)
+    assert checkpoints.choose(None) == checkpoints.choose(30) == 30
+    with pytest.raises(RefusedError, match=f"{workdir} has no checkpoint of step 7; there are 30"):
+        checkpoints.choose(7)
 
 
-def test_a_checkpoint_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_cut_short(workdir: Path, tmp_path: Path) -> None:
     shutil.copytree(workdir, tmp_path / "copy")
-    arrays = (tmp_path / "copy" / "checkpoints" / "30" / "arrays").rglob("*")
+    copy = Workdir(str(tmp_path / "copy"))
+    arrays = (copy.checkpoints / "30" / "arrays").rglob("*")
     largest = max((path for path in arrays if path.is_file()), key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
-    _, err = run("evaluate", f"--workdir={tmp_path / 'copy'}", data_dir=data_dir, code=REFUSED)
-    assert err.startswith("error: cannot restore") and len(err.splitlines()) == 1
-    assert err.endswith("delete it to go on from the one before\n")
+    with pytest.raises(RefusedError, match=r"cannot restore .*: delete it to go on from the one before"):
+        restore(Checkpoints(copy.checkpoints), 30, copy.read_config(), make_mesh(1, 2))
 
 
 def test_data_that_is_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
-    """One line that says which command finds the damage, and that command names the file."""
+    """One line that says which command finds the damage."""
     shutil.copytree(data_dir / "packed" / "toyshapes-72-raw", tmp_path / "packed" / "toyshapes-72-raw")
     file = next((tmp_path / "packed" / "toyshapes-72-raw").glob("*-validation.*"))
     os.truncate(file, file.stat().st_size // 2)
-    _, err = run("evaluate", f"--workdir={workdir}", data_dir=tmp_path, code=REFUSED)
-    advice = "python -m alexnet_jax.prepare --dataset=toyshapes --size=72 --verify"
+    shutil.copytree(workdir, tmp_path / "copy")
+    copy = Workdir(str(tmp_path / "copy"))
+    config = copy.read_config()
+    copy.adopt(dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(tmp_path))))
+    _, err = run("evaluate", f"--workdir={copy.path}", data_dir=data_dir, code=REFUSED)
+    advice = f"alexnet_jax.prepare --dataset=toyshapes --size=72 --data_dir={tmp_path} --verify"
     assert err.endswith(f"{advice}\n") and len(err.splitlines()) == 1
-    _, err = run("prepare", *advice.split()[3:], data_dir=tmp_path, code=REFUSED)
-    assert f"is damaged: {file.name}: " in err and len(err.splitlines()) == 1
 
 
 def test_prepare_says_what_is_there(data_dir: Path, workdir: Path) -> None:

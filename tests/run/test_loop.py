@@ -1,5 +1,6 @@
 """The loop, from within: the end of a run, and how far it runs ahead of the devices."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.errors import ConfigError
+from alexnet_jax.errors import ConfigError, DivergedError, RefusedError
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.workdir import Workdir
@@ -42,6 +43,26 @@ def test_the_end_of_a_run(data_dir: Path, tmp_path: Path, capsys: pytest.Capture
     shutil.rmtree(tmp_path / "checkpoints")  # figures without weights are no run: it is made again
     assert "starting of 5" in run(5)
     assert lines(tmp_path) == whole
+
+
+def test_a_corrupt_log(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2, "split": "train"}\n')
+    config = narrow(quickstart.get_config(), data_dir, 5)
+    with pytest.raises(RefusedError, match=r"metrics\.jsonl is corrupt"):
+        train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 2))
+
+
+def test_weights_that_are_no_numbers(data_dir: Path, tmp_path: Path) -> None:
+    """What is saved is looked at itself: the loss of its step was computed before it."""
+    hopeless = {"schedule": {"learning_rate": 1e9}, "checkpoint": {"every_steps": 1}}
+    config = narrow(quickstart.get_config(), data_dir, 20, **hopeless)
+    with pytest.raises(DivergedError) as error:
+        train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 2))
+    found = re.search(
+        r"the network is not finite any more at step (\d+): .*; step (\d+) was saved", str(error.value)
+    )
+    assert found, error.value
+    assert int(found[2]) == int(found[1]) - 1
 
 
 # Batches that cost nothing: steps are launched as fast as the loop lets them.

@@ -117,17 +117,6 @@ def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert "cannot write below" in complaint(err)
 
 
-def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
-    path = tmp_path / "packed" / "toyshapes-72-raw"
-    path.mkdir(parents=True)
-    (path / "packed.json").write_text("{")
-    _, err = train(tmp_path / "run", data_dir=tmp_path, code=REFUSED)
-    assert "packed.json cannot be read" in complaint(err)
-    (path / "packed.json").write_text('{"splits": {"train": {"files": {}}, "validation": {"files": {}}}}')
-    _, err = train(tmp_path / "run", data_dir=tmp_path, code=REFUSED)
-    assert "toyshapes-72-raw is no packed data set" in complaint(err)
-
-
 def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     _, err = train(tmp_path / "file" / "run", data_dir=tmp_path, code=REFUSED)
@@ -149,12 +138,6 @@ def test_a_workdir_of_another_network_and_a_corrupt_config(tmp_path: Path) -> No
     assert "config.json does not fit this version: unknown field config.sed" in complaint(err)
 
 
-def test_a_corrupt_log(data_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2, "split": "train"}\n')
-    _, err = train(tmp_path, data_dir=data_dir, code=REFUSED)
-    assert "metrics.jsonl is corrupt" in complaint(err)
-
-
 HOPELESS = ("--config.schedule.learning_rate=1e9", "--config.train.steps=20", "--config.train.log_every=5")
 
 
@@ -172,14 +155,6 @@ def test_a_loss_that_is_no_number(diverged: tuple[Path, str]) -> None:
     assert "nothing was saved" in err
     assert not list((workdir / "checkpoints").glob("[0-9]*"))
     assert json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["loss"] is None
-
-
-def test_weights_that_are_no_numbers(data_dir: Path, tmp_path: Path) -> None:
-    """What is saved is looked at itself: the loss of its step was computed before it."""
-    _, err = train(tmp_path, *HOPELESS, "--config.checkpoint.every_steps=1", data_dir=data_dir, code=DIVERGED)
-    found = re.search(r"the network is not finite any more at step (\d+): .*; step (\d+) was saved", err)
-    assert found, err
-    assert int(found[2]) == int(found[1]) - 1
 
 
 def test_what_saved_nothing_may_begin_anew(diverged: tuple[Path, str], tmp_path: Path) -> None:
