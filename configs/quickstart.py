@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     # 72 px pictures, crops of 64: 15-7-7-3-3-3-3-1 instead of 55-27-27-13-13-13-13-6.
     config.data.name = "toyshapes"
     config.data.size = 72
+    config.data.threads = 1  # reads many times as fast as both devices learn, and leaves them the cores
     config.network.image_size = 64
     config.network.classes = 10
     config.network.conv_widths = (48, 96, 128, 128, 96)
