@@ -80,6 +80,7 @@ class DataConfig:
     dir: str  # "" stands for $ALEXNET_DATA_DIR, or ~/.cache/alexnet_jax
     read_ahead: int  # batches that the host prepares before they are asked for
     threads: int  # that read and decode; 0 stands for as many as there are cores
+    keep_mib: int  # keep raw splits of up to so many MiB in memory once they are read; 0 keeps none
     trace: bool  # write a digest of what each step reads to trace.jsonl
 
 
@@ -235,7 +236,7 @@ _RULES: tuple[Rule, ...] = (
     ),
     (
         "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
-        "schedule.max_drops train.steps",
+        "data.keep_mib schedule.max_drops train.steps",
         lambda v: v >= 0,
         "must not be negative",
     ),

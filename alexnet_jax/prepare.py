@@ -43,7 +43,7 @@ VERIFY = flags.DEFINE_boolean("verify", False, "Read a packed set back instead: 
 
 def main() -> None:
     """Packs it, or says that it is there."""
-    config = DataConfig(DATASET.value, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, trace=False)
+    config = DataConfig(DATASET.value, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, 0, trace=False)
     share = processes.read_share(SHARD.value)
     count = PROCESSES.value or os.cpu_count()
     there = VERIFY.value or (packed_path(config) / MARKER).exists()

@@ -40,6 +40,7 @@ PAPER: dict[str, Any] = {
         "dir": "",
         "read_ahead": 4,
         "threads": 0,
+        "keep_mib": 512,
         "trace": False,
     },
     "augment": {

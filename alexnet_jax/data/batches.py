@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator
 
@@ -19,15 +20,16 @@ from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import ConfigError, RefusedError
 
 PADDING = -1
+READ_BYTES = 4 << 20  # Batches smaller than this are read several at a time.
 
 # Pictures u8[b, S, S, 3], labels i32[b], weights f32[b], and a digest of what was read (0 without trace).
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class PackedSet:
-    """A packed data set on disk."""
+    """A packed data set on disk; raw splits of up to `keep_mib` stay in memory once they are read."""
 
-    def __init__(self, path: epath.Path):
+    def __init__(self, path: epath.Path, keep_mib: int = 0):
         # The GPU belongs to JAX.
         tf.config.set_visible_devices([], "GPU")
         try:
@@ -36,26 +38,65 @@ class PackedSet:
         except Exception as error:  # TFDS, NumPy and zip files each have their own
             reason = f"{type(error).__name__} while reading it"
             raise RefusedError(f"{path} is no packed data set: {reason}; delete it to pack anew") from error
-        self.path = path
+        self.path, self._keep_mib = path, keep_mib
         self.class_names = self.info.features["label"].names
         self.encoded = isinstance(self.info.features["image"], tfds.features.Image)
-        self._sources: dict[str, ArrayRecordDataSource] = {}
+        self._tables: dict[str, Table] = {}
 
     def images(self, split: str) -> int:
         return self.info.splits[split].num_examples
 
-    def source(self, split: str) -> ArrayRecordDataSource:
-        """Serialized rows by index; its files stay open, and are opened once."""
-        if split not in self._sources:
-            self._sources[split] = ArrayRecordDataSource(self.info.splits[split].file_instructions)
-        return self._sources[split]
+    def table(self, split: str) -> "Table":
+        """A split's rows by index; its files stay open, and are opened once."""
+        if split not in self._tables:
+            source = ArrayRecordDataSource(self.info.splits[split].file_instructions)
+            shape = None if self.encoded else self.info.features["image"].shape
+            keep = shape is not None and len(source) * math.prod(shape) <= self._keep_mib << 20
+            self._tables[split] = Table(source, shape, keep)
+        return self._tables[split]
+
+
+class Table:
+    """Images, as pixels of a shape or as they are encoded, and labels by index; kept in memory on request."""
+
+    def __init__(self, source: ArrayRecordDataSource, shape: tuple[int, ...] | None, keep: bool):
+        self._source, self._shape = source, shape
+        self._kept = self._empty(len(source)) if keep else None
+        self._known = np.zeros(len(source), bool)
+
+    def __call__(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self._kept is None:
+            columns = self._empty(len(numbers))
+            self._read(numbers, columns, np.arange(len(numbers)))
+            return columns
+        # Two threads may read the same row; they write the same.
+        new = numbers[~self._known[numbers]]
+        self._read(new, self._kept, new)
+        self._known[new] = True
+        images, labels = self._kept
+        return images[numbers], labels[numbers]
+
+    def _empty(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        kind, shape = (object, ()) if self._shape is None else (np.uint8, self._shape)
+        return np.empty((count, *shape), kind), np.empty(count, np.int32)
+
+    def _read(self, numbers: np.ndarray, into: tuple[np.ndarray, np.ndarray], places: np.ndarray) -> None:
+        """One by one: reading many at once starts threads for each of them, at eight times the cost.
+        Parsed in Python: for large rows TensorFlow's parser takes six times as long.
+        """
+        images, labels = into
+        for number, place in zip(numbers.tolist(), places.tolist(), strict=True):
+            columns = tf.train.Example.FromString(self._source[number]).features.feature
+            image = columns["image"].bytes_list.value[0]
+            images[place] = np.frombuffer(image, np.uint8).reshape(self._shape) if self._shape else image
+            labels[place] = columns["label"].int64_list.value[0]
 
 
 def open_packed(config: DataConfig, classes: int) -> PackedSet:
     """The packed data set of a config; toyshapes are drawn and packed first where they are not there."""
     if config.name == DRAWN:
         pack_toyshapes(config)
-    packed = PackedSet(find_packed(config).path)
+    packed = PackedSet(find_packed(config).path, config.keep_mib)
     if len(packed.class_names) != classes:
         raise ConfigError(
             f"network.classes={classes}, but {config.name} has {len(packed.class_names)} classes"
@@ -105,38 +146,44 @@ def read_batches(
     config: DataConfig,
 ) -> Iterator[Rows]:
     """This process's `rows` of each step's batch, read and decoded ahead of use by tf.data's threads."""
-    source, shape = packed.source(split), packed.info.features["image"].shape
+    table, shape = packed.table(split), packed.info.features["image"].shape
     threads = config.threads or os.cpu_count()
+    # Each read costs half a millisecond, whatever its size.
+    together = max(1, min(config.read_ahead, READ_BYTES // (len(rows) * math.prod(shape))))
 
-    def fetch(step: int) -> tuple[np.ndarray, ...]:
-        ids = order(int(step))[rows]
-        # One by one: reading many at once starts threads for each of them, at eight times the cost.
-        records = [source[number] for number in np.maximum(ids, 0).tolist()]
-        images, labels = _columns(records)
-        pixels = np.array(images, object) if packed.encoded else _stacked(images, shape)
-        digest = _digest(rows, ids, records) if config.trace else np.uint64()
-        return pixels, labels, (ids != PADDING).astype(np.float32), digest
+    def fetch(first: int) -> tuple[np.ndarray, ...]:
+        batches = [order(step)[rows] for step in range(first, min(first + together, steps.stop))]
+        ids = np.concatenate(batches)
+        images, labels = table(np.maximum(ids, 0))
+        digests = np.zeros(len(batches), np.uint64)
+        if config.trace:
+            read = zip(np.tile(rows, len(batches)), ids, labels, images, strict=True)
+            hashed = np.array([_digest(*row) for row in read], np.uint64)
+            digests = np.bitwise_xor.reduce(hashed.reshape(len(batches), -1), axis=1)
+        return images, labels, (ids != PADDING).astype(np.float32), digests
 
-    def load(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def load(first: tf.Tensor) -> tuple[tf.Tensor, ...]:
         kinds = (tf.string if packed.encoded else tf.uint8, tf.int32, tf.float32, tf.uint64)
-        images, *others = tf.numpy_function(fetch, [step], kinds)
+        images, *others = tf.numpy_function(fetch, [first], kinds)
         if packed.encoded:
             images = tf.map_fn(decode_jpeg, images, fn_output_signature=tf.uint8)
-        return tf.ensure_shape(images, (len(rows), *shape)), *others
+        return tf.ensure_shape(images, (None, *shape)), *others
 
     # Nothing is left to tune, and the tuner sleeps up to a minute before it lets an iterator end.
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = threads
-    data = tf.data.Dataset.range(steps.start, steps.stop).map(load, num_parallel_calls=threads)
-    batches = data.prefetch(config.read_ahead).with_options(options).as_numpy_iterator()
+    data = tf.data.Dataset.range(steps.start, steps.stop, together).map(load, num_parallel_calls=threads)
+    reads = data.prefetch(config.read_ahead // together).with_options(options).as_numpy_iterator()
     damaged = False
     try:
-        yield from batches
+        for *columns, digests in reads:
+            parts = (np.split(column, len(digests)) for column in columns)
+            yield from zip(*parts, digests, strict=True)
     except tf.errors.OpError:
         damaged = True
     # An iterator that an error keeps alive has threads that hang the interpreter at its end.
-    del batches
+    del reads
     if damaged:
         raise RefusedError(
             f"the {split} pictures in {packed.path} cannot be read; this says what is damaged: "
@@ -144,27 +191,7 @@ def read_batches(
         )
 
 
-def _columns(records: list[bytes]) -> tuple[list[bytes], np.ndarray]:
-    """Images and labels of rows. In Python: for large rows TensorFlow's parser takes six times as long."""
-    images, labels = [], np.empty(len(records), np.int32)
-    for i, record in enumerate(records):
-        columns = tf.train.Example.FromString(record).features.feature
-        images.append(columns["image"].bytes_list.value[0])
-        labels[i] = columns["label"].int64_list.value[0]
-    return images, labels
-
-
-def _stacked(images: list[bytes], shape: tuple[int, int, int]) -> np.ndarray:
-    pixels = np.empty((len(images), *shape), np.uint8)
-    for i, image in enumerate(images):
-        pixels[i] = np.frombuffer(image, np.uint8).reshape(shape)
-    return pixels
-
-
-def _digest(rows: np.ndarray, ids: np.ndarray, records: list[bytes]) -> np.uint64:
-    """Of which rows were read for which places of a batch; those of several hosts are combined by XOR."""
-    total = np.uint64()
-    for row, number, record in zip(rows.tolist(), ids.tolist(), records, strict=True):
-        hashed = hashlib.blake2b(record, digest_size=8, key=f"{row} {number}".encode())
-        total ^= np.frombuffer(hashed.digest(), np.uint64)[0]
-    return total
+def _digest(place: int, number: int, label: int, image: bytes | np.ndarray) -> int:
+    """Of what was read for a place of a batch; those of a batch, from all hosts, are combined by XOR."""
+    hashed = hashlib.blake2b(image, digest_size=8, key=f"{place} {number} {label}".encode())
+    return int.from_bytes(hashed.digest(), "little")

@@ -11,7 +11,7 @@ from etils import epath
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PADDING, EvaluationOrder, PackedSet, TrainingOrder, read_batches
 
-READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, trace=False)
+READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=False)
 
 
 def test_every_epoch_sees_every_picture_once() -> None:
@@ -85,7 +85,7 @@ def slow(step):
     return order(step)
 
 packed = PackedSet(epath.Path(sys.argv[1]))
-config = DataConfig("few", 72, "raw", "", read_ahead=4, threads=2, trace=False)
+config = DataConfig("few", 72, "raw", "", read_ahead=4, threads=2, keep_mib=0, trace=False)
 with contextlib.closing(feed(packed, "train", slow, range(1000), make_mesh(1, 1), config)) as batches:
     for _ in batches:
         sys.exit(42)
