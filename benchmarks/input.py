@@ -29,9 +29,11 @@ from etils import epath
 from PIL import Image
 
 from alexnet_jax.config import Config, DataConfig, build
+from alexnet_jax.data import workers
 from alexnet_jax.data.batches import PackedSet, TrainingOrder, read_batches
+from alexnet_jax.data.packed import MAKING
 from alexnet_jax.data.packing import Work, make_plan, pack
-from alexnet_jax.data.shards import Form
+from alexnet_jax.data.shards import Form, write_shard
 from alexnet_jax.data.sources import FolderSource
 from alexnet_jax.learning.step import init_state, make_train_step, no_totals
 from alexnet_jax.mesh import open_mesh
@@ -39,7 +41,7 @@ from alexnet_jax.run.evaluation import device_pixels
 from alexnet_jax.run.feed import feed
 from configs import imagenet, quickstart
 
-SIZE, BATCH, TURNS = 256, 50, 5
+SIZE, BATCH, TURNS, COPIES = 256, 50, 5, 5
 CORES = os.cpu_count()
 
 
@@ -118,41 +120,45 @@ def rates(tasks: dict[str, Callable[[], int]], turns: int = TURNS) -> dict[str, 
 
 
 def packing_rates(folder: Path, paths: list[str]) -> dict[str, float]:
-    """Pictures a second of packing on all cores, against tf.data that does the same and keeps nothing.
+    """Pictures a second of packing on all cores, against tf.data that does the same and keeps nothing."""
+    root = folder / "copies"
+    for path in paths:
+        for i in range(COPIES):
+            link = root / Path(path).relative_to(folder / "pictures").with_stem(f"{Path(path).stem}-{i}")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    source = FolderSource("benchmark", epath.Path(root))
 
-    What the processes take to start is left out: a large set is compared with a small one.
-    """
-    sources = {}
-    for copies in (1, 8):
-        root = folder / f"copies-{copies}"
-        for path in paths:
-            for i in range(copies):
-                link = root / Path(path).relative_to(folder / "pictures").with_stem(f"{Path(path).stem}-{i}")
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(path)
-        sources[copies] = FolderSource("benchmark", epath.Path(root))
+    def plainly(method: str) -> float:
+        began = time.perf_counter()
+        return plain(COPIES * paths, method) / (time.perf_counter() - began)
 
-    def seconds(copies: int, encoding: str) -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as target:
-            began = time.perf_counter()
-            plan = make_plan(sources[copies], Form(SIZE, encoding), epath.Path(target) / "set")
-            pack(plan, Work(CORES, most_bad=0))
-            return time.perf_counter() - began
+    found: dict[str, list[float]] = {}
+    for _ in range(TURNS):
+        for encoding, method in (("raw", "area"), ("jpeg", "bilinear")):
+            with tempfile.TemporaryDirectory(dir=folder) as target:
+                rate = packing_rate(source, Form(SIZE, encoding), epath.Path(target))
+            found.setdefault(f"ours, {encoding}", []).append(rate)
+            found.setdefault(f"tf.data, {method}", []).append(plainly(method))
+    return {name: statistics.median(each) for name, each in found.items()}
 
-    found: dict[str, list[float]] = {"ours, raw": [], "ours, jpeg": []}
-    others = {"tf.data, area": "area", "tf.data, bilinear": "bilinear"}
-    for _ in range(3):
-        for encoding in ("raw", "jpeg"):
-            found[f"ours, {encoding}"].append(seconds(8, encoding) - seconds(1, encoding))
-        for name, method in others.items():
-            began = time.perf_counter()
-            plain(7 * paths, method)
-            found.setdefault(name, []).append(time.perf_counter() - began)
-    return {name: 7 * len(paths) / statistics.median(each) for name, each in found.items()}
+
+def packing_rate(source: FolderSource, form: Form, target: epath.Path) -> float:
+    """From the first tenth to the last: a set of any size takes the same time to start."""
+    (target / MAKING).mkdir()
+    shards = make_plan(source, form, target).shards
+    tasks = [(shard, source.part(shard.split, shard.first, shard.last), form) for shard in shards]
+    done, marks, whole = 0, [], sum(source.counts.values())
+    for message in workers.run(write_shard, tasks, CORES):
+        done += message
+        if 0.1 * whole <= done <= 0.9 * whole:
+            marks.append((time.perf_counter(), done))
+    (began, first), (ended, last) = marks[0], marks[-1]
+    return (last - first) / (ended - began)
 
 
 def step_speeds(config: Config, path: epath.Path, steps: int, turns: int) -> dict[str, float]:
-    """Images a second of training on what is read, from the second epoch on, and on one batch over and over."""
+    """Images a second of training on what is read, after an epoch of it, and on one batch over and over."""
     packed = PackedSet(path, config.data.keep_mib)
     mesh = open_mesh(config)
     step, looks = make_train_step(config, mesh), device_pixels(config, mesh, packed)

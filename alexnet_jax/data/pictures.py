@@ -34,7 +34,7 @@ def read_square(encoded: bytes, size: int) -> tuple[np.ndarray, str | None]:
         raise BadPicture(f"{width} x {height} pixels, a side below {LEAST_SIDE}")
     read = tf.io.decode_png if kind == "PNG" else decode_jpeg
     try:
-        image = read(encoded, channels=3).numpy()
+        image = np.asarray(memoryview(read(encoded, channels=3)))  # .numpy() copies
     except tf.errors.InvalidArgumentError as error:
         raise BadPicture("damaged or cut short") from error
     return centre_square(image, size), kind
@@ -96,7 +96,7 @@ def _shrink(image: np.ndarray, scaled: tuple[int, int], corner: tuple[int, int],
         # OpenCV turns pictures many times as fast as NumPy copies their transposes.
         turned = cv2.transpose(lines)
         turned = (across @ turned.reshape(len(turned), -1)).reshape(size, -1, 3)
-        band[:] = np.rint(cv2.transpose(turned))
+        cv2.convertScaleAbs(cv2.transpose(turned), band)  # rounds
     return square
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -101,10 +102,23 @@ class Notes:
             return cls(**facts, sums=sums)
 
 
+class RowDigest:
+    """Of the rows of a file, in their order: a hash of CRCs takes a quarter of the time."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def update(self, row: bytes) -> None:
+        self._hash.update(zlib.crc32(row).to_bytes(4, "little"))
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
 def write_shard(shard: Shard, part: Part, form: Form) -> Iterator[int | dict[str, str]]:
     """Writes a shard and then its notes; yields 1 for each picture, and what is known of those left out."""
     notes = Notes(0, "", [], {}, PixelSums(form.size) if shard.split == TRAIN else None)
-    digest, mended = hashlib.blake2b(digest_size=16), Counter()
+    digest, mended = RowDigest(), Counter()
     with replacing(shard.path) as local, _writer(os.fspath(local)) as writer:
         for picture in part:
             try:
@@ -180,10 +194,9 @@ def _row(picture: Picture, square: np.ndarray, form: Form) -> bytes:
     content = square.tobytes()
     if form.encoding == "jpeg":
         content = tf.io.encode_jpeg(square, quality=form.quality).numpy()
-    feature = {
-        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[content])),
-        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[picture.label])),
-        "file_name": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.file_name.encode()])),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    example = tf.train.Example()
+    columns = example.features.feature
+    columns["image"].bytes_list.value.append(content)
+    columns["label"].int64_list.value.append(picture.label)
+    columns["file_name"].bytes_list.value.append(picture.file_name.encode())
     return example.SerializeToString(deterministic=True)

@@ -8,8 +8,6 @@ import cv2
 import numpy as np
 from etils import epath
 
-EXACT = 256  # products of so many pairs of bytes add up to less than 2^24, which float32 holds exactly
-
 
 @dataclass(frozen=True)
 class PixelStatistics:
@@ -41,25 +39,24 @@ class PixelSums:
 
     def __init__(self, size: int):
         self.pictures = 0
-        self.total = np.zeros((size, size, 3), np.int64)
+        self.total = np.zeros((size, size, 3), np.uint32)  # holds 2^24 pictures, and is quick to add to
         self.products = np.zeros((3, 3), np.int64)
 
     def add(self, picture: np.ndarray) -> None:
         """Takes in u8[S, S, 3]."""
         self.pictures += 1
         self.total += picture
-        exact = np.float32 if len(picture) <= EXACT else np.float64
-        planes = [plane.astype(exact) for plane in cv2.split(picture)]
+        planes = cv2.split(picture)
+        squares = [cv2.norm(plane, cv2.NORM_L2SQR) for plane in planes]
         for i, j in itertools.combinations_with_replacement(range(3), 2):
-            product = int(np.vecdot(planes[i], planes[j]).sum(dtype=np.float64))
-            self.products[i, j] += product
-            if i != j:
-                self.products[j, i] += product
+            # 2xy = x^2 + y^2 - (x - y)^2. OpenCV sums bytes exactly, then takes a root and its square.
+            apart = cv2.norm(planes[i], planes[j], cv2.NORM_L2SQR)
+            self.products[[i, j], [j, i]] += round((squares[i] + squares[j] - apart) / 2)
 
     def merge(self, other: "PixelSums") -> None:
         """Takes in another part's sums."""
         self.pictures += other.pictures
-        self.total += other.total
+        self.total = self.total.astype(np.int64) + other.total
         self.products += other.products
 
     def statistics(self) -> PixelStatistics:

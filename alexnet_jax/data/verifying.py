@@ -1,7 +1,6 @@
 """Reads a packed set back: that every file holds the rows that were written, and every row a picture."""
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import tensorflow as tf
 from alexnet_jax.data import workers
 from alexnet_jax.data.packed import PackedFiles
 from alexnet_jax.data.progress import Progress
-from alexnet_jax.data.shards import Form, read_shard
+from alexnet_jax.data.shards import Form, RowDigest, read_shard
 from alexnet_jax.errors import RefusedError
 
 COLUMNS = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
@@ -41,10 +40,10 @@ def verify(packed: PackedFiles, processes: int) -> None:
 
 def check_file(path: str, rows: int, digest: str, form: Form, classes: int) -> Iterator[int | dict[str, str]]:
     """Yields 1 for each row that is right, and what is wrong."""
-    name, read, hashed = path.rpartition("/")[2], 0, hashlib.blake2b(digest_size=16)
+    name, read, digested = path.rpartition("/")[2], 0, RowDigest()
     try:
         for row in read_shard(path):
-            hashed.update(row)
+            digested.update(row)
             _check_row(row, form, classes)
             read += 1
             yield 1
@@ -54,7 +53,7 @@ def check_file(path: str, rows: int, digest: str, form: Form, classes: int) -> I
         return
     if read != rows:
         yield {"file_name": name, "why": f"it has {read} rows in place of {rows}"}
-    elif hashed.hexdigest() != digest:
+    elif digested.hexdigest() != digest:
         yield {"file_name": name, "why": "its rows are not those that were written"}
 
 
