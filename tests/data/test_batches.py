@@ -1,5 +1,7 @@
 """The order of images, and reading them by it."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from etils import epath
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PADDING, EvaluationOrder, PackedSet, TrainingOrder, read_batches
+from alexnet_jax.errors import RefusedError
 
 READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=False)
 
@@ -68,6 +71,22 @@ def test_shards_are_one_set(packed: PackedSet, in_shards: Path) -> None:
     opened = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     shards = [path for path in opened if path.is_relative_to(in_shards) and "train" in path.name]
     assert len(shards) == 3
+
+
+def test_small_sets_are_read_once(packed_path: Path, tmp_path: Path) -> None:
+    """What was read of a set that is kept is there when its files are not; of another it is read again."""
+    shutil.copytree(packed_path, tmp_path / "copy")
+    sets = {keep_mib: PackedSet(epath.Path(tmp_path / "copy"), keep_mib) for keep_mib in (0, 1)}
+    before = {keep_mib: read(each, range(5), np.arange(16)) for keep_mib, each in sets.items()}
+    for file in (tmp_path / "copy").glob("*train.array_record*"):
+        os.truncate(file, 0)
+    after = read(sets[1], range(5), np.arange(16))
+    for batches in zip(before[0], before[1], after, strict=True):
+        for columns in zip(*batches, strict=True):
+            np.testing.assert_array_equal(columns[1], columns[0])
+            np.testing.assert_array_equal(columns[2], columns[0])
+    with pytest.raises(RefusedError, match=r"the train pictures in .* cannot be read"):
+        read(sets[0], range(5), np.arange(16))
 
 
 LEAVING = """
