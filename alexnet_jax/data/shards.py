@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -193,7 +194,7 @@ def _row(picture: Picture, square: np.ndarray, form: Form) -> bytes:
     """A row as TFDS would write it, but always in the same order: TFDS's differs from process to process."""
     content = square.tobytes()
     if form.encoding == "jpeg":
-        content = tf.io.encode_jpeg(square, quality=form.quality).numpy()
+        content = simplejpeg.encode_jpeg(square, form.quality, "RGB", "420", fastdct=False)
     example = tf.train.Example()
     columns = example.features.feature
     columns["image"].bytes_list.value.append(content)

@@ -165,11 +165,8 @@ class FolderPart:
 
     def __iter__(self) -> Iterator[Picture]:
         for path, label in self.files:
-            file = epath.Path(path)
-            encoded = file.read_bytes()
-            yield Picture(
-                file.name, label, _as_tfds_keeps_it(file.name, encoded) if self.imagenet else encoded
-            )
+            name, encoded = _file_name(path), epath.Path(path).read_bytes()
+            yield Picture(name, label, _as_tfds_keeps_it(name, encoded) if self.imagenet else encoded)
 
 
 def open_tfds(name: str, manual_dir: str, tfds_dir: str, archives: str) -> TfdsSource:
