@@ -28,7 +28,9 @@ def feed(
     `trace` is told each step's digest as its batch is handed out. Close it when leaving early: the
     interpreter hangs at its end while a reading thread is under way.
     """
-    size = len(order(steps.start)) if steps else 0
+    if not steps:
+        return
+    size = len(order(steps.start))
     rows = batch_rows(mesh, size)
     waiting: collections.deque[tuple[int, int, Batch]] = collections.deque()
 
