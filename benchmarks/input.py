@@ -41,7 +41,7 @@ from alexnet_jax.run.evaluation import device_pixels
 from alexnet_jax.run.feed import feed
 from configs import imagenet, quickstart
 
-SIZE, BATCH, TURNS, COPIES = 256, 50, 5, 5
+SIZE, BATCH, TURNS, COPIES, LEAST_PICTURES = 256, 50, 5, 5, 200
 CORES = os.cpu_count()
 
 
@@ -189,6 +189,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--pictures", type=int, default=600)
     count = arguments.parse_args().pictures
+    if count < LEAST_PICTURES:
+        arguments.error(f"--pictures={count} are packed before they are timed: at least {LEAST_PICTURES}")
     # The quickstart's two devices; the full network takes one of them.
     small = build(quickstart.get_config().to_dict())
     open_mesh(small)

@@ -192,9 +192,10 @@ def _square(picture: Picture, size: int) -> tuple[np.ndarray, str | None]:
 
 def _row(picture: Picture, square: np.ndarray, form: Form) -> bytes:
     """A row as TFDS would write it, but always in the same order: TFDS's differs from process to process."""
-    content = square.tobytes()
     if form.encoding == "jpeg":
         content = simplejpeg.encode_jpeg(square, form.quality, "RGB", "420", fastdct=False)
+    else:
+        content = square.tobytes()
     example = tf.train.Example()
     columns = example.features.feature
     columns["image"].bytes_list.value.append(content)

@@ -75,6 +75,7 @@ def variants() -> dict[str, tuple[bytes, str | None]]:
         "all colours": (encoded(picture, subsampling=0), None),
         "EXIF": (encoded(picture, exif=exif), None),
         "fill bytes": (jpeg[:2] + b"\xff\xff" + jpeg[2:], None),
+        "bytes too many": (jpeg[:-2] + bytes(35) + jpeg[-2:], None),
         "table first": (jpeg[:2] + jpeg[table:after] + jpeg[2:table] + jpeg[after:], None),
         "grey": (encoded(picture, mode="L"), "grey"),
         "PNG": (encoded(picture, "PNG"), "PNG"),
