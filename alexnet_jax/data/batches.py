@@ -1,10 +1,11 @@
 """Rows of a packed data set by index, through tf.data, in an order that any number of hosts agrees on."""
 
+import contextlib
 import functools
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import ConfigError, RefusedError
 
 PADDING = -1
+ALIGNMENT = 64
 READ_BYTES = 4 << 20  # Batches smaller than this are read several at a time.
 
 # Pictures u8[b, S, S, 3], labels i32[b], weights f32[b], and a digest of what was read (0 without trace).
@@ -62,7 +64,7 @@ class Table:
     def __init__(self, source: ArrayRecordDataSource, shape: tuple[int, ...] | None, keep: bool):
         self._source, self._shape = source, shape
         self._kept = self._empty(len(source)) if keep else None
-        self._known = np.zeros(len(source), bool)
+        self._known = np.zeros(len(source) if keep else 0, bool)
 
     def __call__(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._kept is None:
@@ -74,7 +76,13 @@ class Table:
         self._read(new, self._kept, new)
         self._known[new] = True
         images, labels = self._kept
-        return images[numbers], labels[numbers]
+        chosen = _aligned((len(numbers), *self._shape))
+        np.take(images, numbers, axis=0, out=chosen, mode="clip")
+        return chosen, labels[numbers]
+
+    @property
+    def in_memory(self) -> bool:
+        return self._kept is not None and bool(self._known.all())
 
     def _empty(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         kind, shape = (object, ()) if self._shape is None else (np.uint8, self._shape)
@@ -145,14 +153,14 @@ def read_batches(
     rows: np.ndarray,
     config: DataConfig,
 ) -> Iterator[Rows]:
-    """This process's `rows` of each step's batch, read and decoded ahead of use by tf.data's threads."""
-    table, shape = packed.table(split), packed.info.features["image"].shape
-    threads = config.threads or os.cpu_count()
-    # Each read costs half a millisecond, whatever its size.
-    together = max(1, min(config.read_ahead, READ_BYTES // (len(rows) * math.prod(shape))))
+    """This process's `rows` of each step's batch, read ahead of use by threads while there is aught to read.
 
-    def fetch(first: int) -> tuple[np.ndarray, ...]:
-        batches = [order(step)[rows] for step in range(first, min(first + together, steps.stop))]
+    Once a split is in memory its rows are copied on the spot: threads would cost more than that.
+    """
+    table, step = packed.table(split), steps.start
+
+    def fetch(first: int, count: int) -> tuple[np.ndarray, ...]:
+        batches = [order(step)[rows] for step in range(first, min(first + count, steps.stop))]
         ids = np.concatenate(batches)
         images, labels = table(np.maximum(ids, 0))
         digests = np.zeros(len(batches), np.uint64)
@@ -162,9 +170,34 @@ def read_batches(
             digests = np.bitwise_xor.reduce(hashed.reshape(len(batches), -1), axis=1)
         return images, labels, (ids != PADDING).astype(np.float32), digests
 
+    if not table.in_memory:
+        with contextlib.closing(_read_ahead(fetch, steps, len(rows), packed, split, config)) as ahead:
+            for batch in ahead:
+                yield batch
+                step += 1
+                if table.in_memory:
+                    break
+    for left in range(step, steps.stop):
+        *columns, digests = fetch(left, 1)
+        yield *columns, digests[0]
+
+
+def _read_ahead(
+    fetch: Callable[[int, int], tuple[np.ndarray, ...]],
+    steps: range,
+    rows: int,
+    packed: PackedSet,
+    split: str,
+    config: DataConfig,
+) -> Generator[Rows]:
+    """What `fetch` gives for each step, by tf.data's threads, decoded where it is encoded."""
+    shape, threads = packed.info.features["image"].shape, config.threads or os.cpu_count()
+    # Each read costs half a millisecond, whatever its size.
+    together = max(1, min(config.read_ahead, READ_BYTES // (rows * math.prod(shape))))
+
     def load(first: tf.Tensor) -> tuple[tf.Tensor, ...]:
         kinds = (tf.string if packed.encoded else tf.uint8, tf.int32, tf.float32, tf.uint64)
-        images, *others = tf.numpy_function(fetch, [first], kinds)
+        images, *others = tf.numpy_function(fetch, [first, together], kinds)
         if packed.encoded:
             images = tf.map_fn(decode_jpeg, images, fn_output_signature=tf.uint8)
         return tf.ensure_shape(images, (None, *shape)), *others
@@ -195,3 +228,11 @@ def _digest(place: int, number: int, label: int, image: bytes | np.ndarray) -> i
     """Of what was read for a place of a batch; those of a batch, from all hosts, are combined by XOR."""
     hashed = hashlib.blake2b(image, digest_size=8, key=f"{place} {number} {label}".encode())
     return int.from_bytes(hashed.digest(), "little")
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Memory for bytes that JAX on CPU takes as it is; NumPy's own it copies to each device."""
+    size = math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].reshape(shape)

@@ -14,7 +14,7 @@ from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PADDING, EvaluationOrder, PackedSet, TrainingOrder, read_batches
 from alexnet_jax.errors import RefusedError
 
-READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=False)
+READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=True)
 
 
 def test_every_epoch_sees_every_picture_once() -> None:
