@@ -23,7 +23,7 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8)
     labels = rng.integers(0, 1000, batch).astype(np.int32)
-    rows = jax.device_put(Batch(pictures, labels, np.ones(batch, np.float32)))
+    rows = jax.device_put(Batch(pictures, labels))
     looks = jax.device_put(pixels(np.full((256, 256, 3), 127.5), 3000 * np.eye(3), config.augment))
     train_step, evaluation_step = make_train_step(config, mesh), make_evaluation_step(config, mesh, views=1)
     state = init_state(config, mesh)

@@ -20,12 +20,12 @@ from alexnet_jax.data.pictures import decode_jpeg
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import ConfigError, RefusedError
 
-PADDING = -1
+PADDING = -1  # the id, and the label, of a row that does not count
 ALIGNMENT = 64
 READ_BYTES = 4 << 20  # Batches smaller than this are read several at a time.
 
-# Pictures u8[b, S, S, 3], labels i32[b], weights f32[b], and a digest of what was read (0 without trace).
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# Pictures u8[b, S, S, 3], labels i32[b], and a digest of what was read (0 without trace).
+Rows = tuple[np.ndarray, np.ndarray, np.uint64]
 
 
 class PackedSet:
@@ -168,7 +168,7 @@ def read_batches(
             read = zip(np.tile(rows, len(batches)), ids, labels, images, strict=True)
             hashed = np.array([_digest(*row) for row in read], np.uint64)
             digests = np.bitwise_xor.reduce(hashed.reshape(len(batches), -1), axis=1)
-        return images, labels, (ids != PADDING).astype(np.float32), digests
+        return images, np.where(ids == PADDING, PADDING, labels), digests
 
     if not table.in_memory:
         with contextlib.closing(_read_ahead(fetch, steps, len(rows), packed, split, config)) as ahead:
@@ -178,8 +178,8 @@ def read_batches(
                 if table.in_memory:
                     break
     for left in range(step, steps.stop):
-        *columns, digests = fetch(left, 1)
-        yield *columns, digests[0]
+        images, labels, (digest,) = fetch(left, 1)
+        yield images, labels, digest
 
 
 def _read_ahead(
@@ -196,11 +196,11 @@ def _read_ahead(
     together = max(1, min(config.read_ahead, READ_BYTES // (rows * math.prod(shape))))
 
     def load(first: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        kinds = (tf.string if packed.encoded else tf.uint8, tf.int32, tf.float32, tf.uint64)
-        images, *others = tf.numpy_function(fetch, [first, together], kinds)
+        kinds = (tf.string if packed.encoded else tf.uint8, tf.int32, tf.uint64)
+        images, labels, digests = tf.numpy_function(fetch, [first, together], kinds)
         if packed.encoded:
             images = tf.map_fn(decode_jpeg, images, fn_output_signature=tf.uint8)
-        return tf.ensure_shape(images, (None, *shape)), *others
+        return tf.ensure_shape(images, (None, *shape)), labels, digests
 
     # Nothing is left to tune, and the tuner sleeps up to a minute before it lets an iterator end.
     options = tf.data.Options()
@@ -210,9 +210,9 @@ def _read_ahead(
     reads = data.prefetch(config.read_ahead // together).with_options(options).as_numpy_iterator()
     damaged = False
     try:
-        for *columns, digests in reads:
-            parts = (np.split(column, len(digests)) for column in columns)
-            yield from zip(*parts, digests, strict=True)
+        for images, labels, digests in reads:
+            count = len(digests)
+            yield from zip(np.split(images, count), np.split(labels, count), digests, strict=True)
     except tf.errors.OpError:
         damaged = True
     # An iterator that an error keeps alive has threads that hang the interpreter at its end.

@@ -36,8 +36,9 @@ class Totals:
         }
 
 
-def score(log_probabilities: jax.Array, labels: jax.Array, weights: jax.Array) -> Totals:
-    """Totals of a batch, from log-probabilities [B, classes]; an image of weight 0 does not count."""
+def score(log_probabilities: jax.Array, labels: jax.Array) -> Totals:
+    """Totals of a batch, from log-probabilities [B, classes]; labels below 0 mark padding."""
+    weights = (labels >= 0).astype(log_probabilities.dtype)
     classes = jnp.arange(log_probabilities.shape[1])
     # A masked sum: indexing would make the gradient a scatter.
     truth = jnp.sum(jnp.where(labels[:, None] == classes[None], log_probabilities, 0), axis=1, keepdims=True)

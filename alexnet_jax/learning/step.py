@@ -42,11 +42,10 @@ class State:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:
-    """Rows of a packed data set; a weight of 0 marks padding."""
+    """Rows of a packed data set; a label of -1 marks padding."""
 
     pictures: jax.Array  # u8[B, S, S, 3]
     labels: jax.Array  # i32[B]
-    weights: jax.Array  # f32[B]
 
 
 TrainStep = Callable[[State, Totals, Pixels, Batch, jax.Array], tuple[State, Totals]]
@@ -103,7 +102,7 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         look = partial(random_view, size=config.network.image_size, flip=config.augment.flip)
         views = jax.vmap(look, in_axes=(0, 0, 0, None))(batch.pictures, view_keys, shifts, pixels)
         scores = nnx.merge(graph, params)(views, dropout_keys)
-        return score(jax.nn.log_softmax(scores), batch.labels, batch.weights)
+        return score(jax.nn.log_softmax(scores), batch.labels)
 
     def step(
         state: State, totals: Totals, pixels: Pixels, batch: Batch, rate: jax.Array
@@ -136,7 +135,7 @@ def make_evaluation_step(config: Config, mesh: Mesh, views: int) -> EvaluationSt
         scores = nnx.merge(graph, params)(images.reshape(-1, *images.shape[2:]))
         each = jax.nn.log_softmax(scores).reshape(views, -1, config.network.classes)
         mean = jax.nn.logsumexp(each, axis=0) - jnp.log(views)
-        return score(mean, batch.labels, batch.weights)
+        return score(mean, batch.labels)
 
     def step(params: Params, totals: Totals, pixels: Pixels, batch: Batch) -> Totals:
         return totals + over_mesh(body, mesh)(params, pixels, batch)

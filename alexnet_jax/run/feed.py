@@ -41,8 +41,8 @@ def feed(
         return batch
 
     read = read_batches(packed, split, order, steps, rows, config)
-    for step, (*local, digest) in zip(steps, read, strict=True):
-        batch = Batch(*(place_rows(mesh, rows, part, size) for part in local))
+    for step, (images, labels, digest) in zip(steps, read, strict=True):
+        batch = Batch(place_rows(mesh, rows, images, size), place_rows(mesh, rows, labels, size))
         waiting.append((step, int(digest), batch))
         if len(waiting) > ON_DEVICE:
             yield hand_out()

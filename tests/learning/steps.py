@@ -46,8 +46,7 @@ def blotched_rows(config: Config, images: int, seed: int = 0) -> Rows:
 def random_batch(config: Config, mesh: Mesh, seed: int = 0, draw: Callable[..., Rows] = random_rows) -> Batch:
     size = config.train.batch_size
     rows = batch_rows(mesh, size)
-    parts = (*draw(config, size, seed), np.ones(size, np.float32))
-    return Batch(*(place_rows(mesh, rows, part[rows], size) for part in parts))
+    return Batch(*(place_rows(mesh, rows, part[rows], size) for part in draw(config, size, seed)))
 
 
 def random_pixels(config: Config) -> Pixels:

@@ -220,12 +220,9 @@ def test_first_weights_depend_on_the_seed(narrow: Config) -> None:
 def test_evaluation_counts_every_picture_once(narrow: Config, views: int) -> None:
     """Padded batches on a 2x2 mesh against one unpadded batch on 1x1."""
     pictures, labels = random_rows(narrow, 10)
-    whole = evaluate(narrow, (1, 1), views, [(pictures, labels, np.ones(10, np.float32))])
-    padding = (np.repeat(pictures[:1], 2, axis=0), np.repeat(labels[:1], 2), np.zeros(2, np.float32))
-    ones = np.ones(4, np.float32)
-    rest = (pictures[8:], labels[8:], ones[:2])
-    pieces = [(pictures[:4], labels[:4], ones), (pictures[4:8], labels[4:8], ones)]
-    last = tuple(np.concatenate(pair) for pair in zip(rest, padding, strict=True))
+    whole = evaluate(narrow, (1, 1), views, [(pictures, labels)])
+    pieces = [(pictures[:4], labels[:4]), (pictures[4:8], labels[4:8])]
+    last = (np.concatenate([pictures[8:], pictures[:2]]), np.append(labels[8:], np.full(2, -1, np.int32)))
     found = evaluate(narrow, (2, 2), views, [*pieces, last])
     assert found["images"] == whole["images"] == 10
     np.testing.assert_allclose(list(found.values()), list(whole.values()), rtol=1e-5)
@@ -242,8 +239,7 @@ def evaluation_step(config: Config, shape: tuple[int, int], views: int) -> Evalu
 def test_ten_views_average_probabilities(narrow: Config) -> None:
     """One picture, ten views: the loss of the mean of the probabilities that each view would have."""
     pictures, labels = random_rows(narrow, 1)
-    one = np.ones(1, np.float32)
-    found = evaluate(narrow, (1, 1), 10, [(pictures, labels, one)], factor=SHARP)["loss"]
+    found = evaluate(narrow, (1, 1), 10, [(pictures, labels)], factor=SHARP)["loss"]
     size, border = narrow.network.image_size, narrow.data.size - narrow.network.image_size
     chances = []
     for top, left in [(0, 0), (0, border), (border // 2,) * 2, (border, 0), (border, border)]:
@@ -254,7 +250,7 @@ def test_ten_views_average_probabilities(narrow: Config) -> None:
             shifted[:, window, window] = shifted[:, window, window][:, :, ::direction]
             mean = np.roll(random_pixels(narrow).mean, (border // 2 - top, border // 2 - left), axis=(0, 1))
             mean[window, window] = mean[window, window][:, ::direction]
-            loss = evaluate(narrow, (1, 1), 1, [(shifted, labels, one)], mean, factor=SHARP)["loss"]
+            loss = evaluate(narrow, (1, 1), 1, [(shifted, labels)], mean, factor=SHARP)["loss"]
             chances.append(np.exp(-loss))
     wanted = -np.log(np.mean(chances))
     assert np.mean(-np.log(chances)) > wanted + 0.01  # not the mean of the losses
