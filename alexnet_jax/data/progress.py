@@ -17,7 +17,7 @@ class Progress:
         self._bar = tqdm(
             total=total,
             desc=what,
-            unit=unit,
+            unit=f" {unit}",
             unit_scale=unit == "bytes",
             leave=False,
             dynamic_ncols=True,

@@ -17,7 +17,7 @@ class Report:
         self.workdir, self.total = workdir, total
         self._writer = metric_writers.SummaryWriter(str(workdir.path))
         self._bar = tqdm(
-            total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+            total=total, initial=first, unit=" steps", disable=not sys.stderr.isatty(), dynamic_ncols=True
         )
         self._started, self._first = None, first
 
