@@ -29,6 +29,7 @@ def main() -> None:
         config.evaluation.batch_size,
     )
     from alexnet_jax.data.batches import open_packed
+    from alexnet_jax.data.progress import Progress
     from alexnet_jax.run.checkpoint import Checkpoints
     from alexnet_jax.run.evaluation import Evaluator
     from alexnet_jax.run.loop import restore
@@ -37,7 +38,8 @@ def main() -> None:
     step = checkpoints.choose(STEP.value)
     state, _, _ = restore(checkpoints, step, config, mesh)
     evaluator = Evaluator(config, mesh, open_packed(config.data, config.network.classes))
-    figures = evaluator(state.params)
+    with Progress("evaluating", evaluator.images) as progress:
+        figures = evaluator(state.params, progress.update)
     print(to_json({"step": step, "images": evaluator.images, "views": config.evaluation.views, **figures}))
 
 

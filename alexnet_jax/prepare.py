@@ -1,6 +1,7 @@
 """Packs a data set once: python -m alexnet_jax.prepare --dataset=imagenet2012 --manual_dir=FOLDER"""
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -8,21 +9,23 @@ from etils import epath
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.packed import DRAWN, MARKER, check_writable, describe, find_packed, packed_path
+from alexnet_jax.errors import RefusedError
 from alexnet_jax.run import processes
-from alexnet_jax.run.guard import Guard
+from alexnet_jax.run.guard import Guard, interruptible
 
 if TYPE_CHECKING:
     from alexnet_jax.data.sources import Source
 
-# The config that is made for a data set, the data set's name, and its size there.
+# The config that is made for a data set, and the sizes of its pictures and of their crops there.
 RECIPES = {
-    "imagenet2012": ("imagenet", "imagenet2012", 256),
-    "cifar10": ("cifar10", "cifar10", 32),
-    "fashion_mnist": ("fashion_mnist", "fashion_mnist", 28),
-    DRAWN: ("quickstart", DRAWN, 72),
+    "imagenet2012": ("imagenet", 256, 224),
+    "cifar10": ("cifar10", 32, 28),
+    "fashion_mnist": ("fashion_mnist", 28, 24),
+    DRAWN: ("quickstart", 72, 64),
 }
+LEAST_FOR_IMAGENET = 80  # pixels; smaller pictures suit the config for CIFAR-10
 
-DATASET = flags.DEFINE_string("dataset", None, "Any TFDS data set of pictures, or toyshapes.", required=True)
+DATASET = flags.DEFINE_string("dataset", None, "Any TFDS data set of pictures, or toyshapes.")
 FOLDER = flags.DEFINE_string("folder", "", "Take its pictures from here: train/CLASS/* and val/CLASS/*.")
 MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "Where the archives lie that TFDS cannot download.")
 TFDS_DIR = flags.DEFINE_string("tfds_dir", "", "Where TFDS keeps its data sets, if not in its usual place.")
@@ -43,11 +46,14 @@ VERIFY = flags.DEFINE_boolean("verify", False, "Read a packed set back instead: 
 
 def main() -> None:
     """Packs it, or says that it is there."""
-    config = DataConfig(DATASET.value, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, 0, trace=False)
+    name = processes.require(DATASET, "imagenet2012")
+    config = DataConfig(name, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, 0, trace=False)
     share = processes.read_share(SHARD.value)
     count = PROCESSES.value or os.cpu_count()
-    there = VERIFY.value or (packed_path(config) / MARKER).exists()
-    if not there and not make(config, share, count):
+    if FOLDER.value and not epath.Path(FOLDER.value).expanduser().is_dir():
+        raise RefusedError(f"--folder={FOLDER.value}: there is no such folder")
+    there = (packed_path(config) / MARKER).exists()
+    if not there and not VERIFY.value and not make(config, share, count):
         print(f"share {SHARD.value} is packed; the host that is the last to finish makes it a set")
         return
     packed = find_packed(config)
@@ -56,20 +62,24 @@ def main() -> None:
 
         verify(packed, count)
     verified = "every picture read back, " if VERIFY.value else ""
-    print(f"{describe(packed.facts)}; {verified}digest {packed.facts['digest']}, in {packed.path}")
+    before = "" if VERIFY.value or not there else "already packed; delete its folder to pack anew: "
+    print(f"{before}{describe(packed.facts)}; {verified}digest {packed.facts['digest']}, in {packed.path}")
     print(f"next: {training_command(config, packed.facts['classes'])}")
 
 
 def training_command(config: DataConfig, classes: int) -> str:
     """What to type once a set is packed."""
-    recipe, name, size = RECIPES.get(config.name, ("imagenet", "imagenet2012", 256))
-    command = f"python -m alexnet_jax.main --config=configs/{recipe}.py --workdir=runs/{recipe}"
+    like = "imagenet2012" if config.size >= LEAST_FOR_IMAGENET else "cifar10"
+    recipe, size, crop = RECIPES.get(config.name, RECIPES[like])
+    run = recipe if config.name in RECIPES else config.name.replace("/", "-").replace(":", "-")
+    command = f"python -m alexnet_jax.main --config=configs/{recipe}.py --workdir=runs/{run}"
     for field, value, default in (
-        ("data.name", config.name, name),
+        ("data.name", config.name, config.name if config.name in RECIPES else like),
         ("data.size", config.size, size),
+        ("network.image_size", round(config.size * crop / size), crop),
         ("data.encoding", config.encoding, "raw"),
         ("data.dir", config.dir, ""),
-        ("network.classes", classes, classes if config.name in RECIPES else 1000),
+        ("network.classes", classes, classes if config.name in RECIPES else {"cifar10": 10}.get(like, 1000)),
     ):
         command += f" --config.{field}={value}" if value != default else ""
     return command
@@ -83,19 +93,27 @@ def make(config: DataConfig, share: tuple[int, int], count: int) -> bool:
     from alexnet_jax.data.packing import Work, check_space, make_plan, pack
     from alexnet_jax.data.shards import Form
 
-    source = open_source(config)
-    plan = make_plan(source, Form(config.size, config.encoding, QUALITY.value), target)
-    waiting = plan.waiting()
+    form = Form(config.size, config.encoding)
+    if config.encoding == "jpeg":
+        form = replace(form, quality=QUALITY.value)
+    with interruptible(
+        "stopped while the source was being made; the same command makes it anew, and goes on"
+    ):
+        source = open_source(config, share[0], form.picture_bytes)
+    plan = make_plan(source, form, target)
+    mine = plan.shards[share[0] :: share[1]]
+    waiting = [shard for shard in plan.waiting() if shard in mine]
     counts = ", ".join(f"{count} {split}" for split, count in source.counts.items())
     print(f"source   {source.origin}: {counts} pictures, {len(source.class_names)} classes")
     print(f"target   {target}: {plan.form.words}, about {plan.bytes(plan.shards) / 1e9:.2f} GB")
-    print(f"files    {len(waiting)} of {len(plan.shards)} are to be written, {count} at a time", flush=True)
+    ours = f"of this host's {len(mine)}" if share[1] > 1 else f"of {len(mine)}"
+    print(f"files    {len(waiting)} {ours} are to be written, {count} at a time", flush=True)
     check_space(plan)
     with Guard() as guard:
         return pack(plan, Work(count, share, MOST_BAD.value, lambda: guard.asked))
 
 
-def open_source(config: DataConfig) -> "Source":
+def open_source(config: DataConfig, share: int, picture_bytes: float) -> "Source":
     """Where the pictures come from, by the flags."""
     from alexnet_jax.data import sources
     from alexnet_jax.data.packing import toyshapes
@@ -104,7 +122,9 @@ def open_source(config: DataConfig) -> "Source":
         return sources.FolderSource(config.name, epath.Path(FOLDER.value).expanduser())
     if config.name == DRAWN:
         return toyshapes(config)
-    return sources.open_tfds(config.name, MANUAL_DIR.value, TFDS_DIR.value, ARCHIVES.value)
+    packed = (packed_path(config), picture_bytes)
+    making = sources.Making(MANUAL_DIR.value, TFDS_DIR.value, ARCHIVES.value, share, packed)
+    return sources.open_tfds(config.name, making)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
 """ImageNet's archives, and what TFDS needs to unpack them: looked at first, not found out after hours."""
 
 import hashlib
+import os
 import resource
+import shutil
 from pathlib import Path
+
+from etils import epath
 
 from alexnet_jax.data.progress import Progress
 from alexnet_jax.errors import RefusedError
 
+PICTURES = 1_281_167 + 50_000  # in both
+SHUFFLING = 1.05  # TFDS sorts its copy on disk, a bucket at a time
 OPEN_FILES = 4096  # TFDS keeps a file open for each shard that it writes
 # Bytes and MD5 of ImageNet's archives as they were published (the sizes also stand in TFDS's own list).
 PUBLISHED = {
@@ -37,6 +43,32 @@ def check_archives(folder: Path | None, how: str) -> None:
             )
         if how == "md5" and (found := _md5(folder / name)) != md5:
             raise RefusedError(f"{folder / name} has the MD5 {found}, the published one {md5}: it is damaged")
+
+
+def check_room(archives: Path, copy: epath.Path, packed: tuple[epath.Path, float] | None) -> None:
+    """Refuses disks that are too small for TFDS's copy of both archives, and for what will be packed."""
+    sizes = {name: (archives / name).stat().st_size for name in PUBLISHED}
+    needs = [(copy, SHUFFLING * sum(sizes.values()), "TFDS's copy of both archives")]
+    if packed and sizes == {name: size for name, (size, _) in PUBLISHED.items()}:
+        needs.append((packed[0], PICTURES * packed[1], "the packed pictures"))
+    asked: dict[int, list[tuple[float, str]]] = {}
+    for place, need, what in needs:
+        if "://" in os.fspath(place):  # a bucket has no end
+            continue
+        disk = nearest(place)
+        all_of_it = asked.setdefault(Path(disk).stat().st_dev, [])
+        all_of_it.append((need, f"{need / 1e9:.1f} GB for {what}"))
+        free = shutil.disk_usage(disk).free
+        if sum(need for need, _ in all_of_it) > free:
+            raise RefusedError(
+                f"{disk} has {free / 1e9:.1f} GB and needs {' and '.join(words for _, words in all_of_it)}: "
+                "make room, choose another --tfds_dir or --data_dir, or take a sixth with --encoding=jpeg"
+            )
+
+
+def nearest(path: epath.Path) -> epath.Path:
+    """The folder itself, or the first above it that is there."""
+    return path if path.exists() else nearest(path.parent)
 
 
 def allow_open_files() -> None:

@@ -12,10 +12,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
+from google.protobuf.message import DecodeError
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.data.packed import DRAWN, find_packed, packing_command
-from alexnet_jax.data.packing import STATISTICS, pack_toyshapes
+from alexnet_jax.data.packed import DRAWN, METADATA, STATISTICS, find_packed, packing_command
+from alexnet_jax.data.packing import pack_toyshapes
 from alexnet_jax.data.pictures import decode_jpeg
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import ConfigError, RefusedError
@@ -34,12 +35,14 @@ class PackedSet:
     def __init__(self, path: epath.Path, keep_mib: int = 0):
         # The GPU belongs to JAX.
         tf.config.set_visible_devices([], "GPU")
+        part = METADATA[0]
         try:
             self.info = tfds.builder_from_directory(path).info
+            part = STATISTICS
             self.statistics = PixelStatistics.load(path / STATISTICS)
         except Exception as error:  # TFDS, NumPy and zip files each have their own
-            reason = f"{type(error).__name__} while reading it"
-            raise RefusedError(f"{path} is no packed data set: {reason}; delete it to pack anew") from error
+            reason = f"{type(error).__name__} while reading its {part}"
+            raise RefusedError(f"{path} is damaged: {reason}; delete it to pack anew") from error
         self.path, self._keep_mib = path, keep_mib
         self.class_names = self.info.features["label"].names
         self.encoded = isinstance(self.info.features["image"], tfds.features.Image)
@@ -144,6 +147,10 @@ class EvaluationOrder:
         ids = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         return np.where(ids < self.images, ids, PADDING)
 
+    def real(self, step: int) -> int:
+        """How many of a batch are pictures."""
+        return min(self.batch_size, self.images - step * self.batch_size)
+
 
 def read_batches(
     packed: PackedSet,
@@ -195,11 +202,20 @@ def _read_ahead(
     # Each read costs half a millisecond, whatever its size.
     together = max(1, min(config.read_ahead, READ_BYTES // (rows * math.prod(shape))))
 
+    nothing = np.empty((0, *(() if packed.encoded else shape)), object if packed.encoded else np.uint8)
+
+    def fetch_if_possible(first: int, count: int) -> tuple[np.ndarray, ...]:
+        """No rows for what cannot be read: of an error TensorFlow would print a traceback for each thread."""
+        try:
+            return fetch(first, count)
+        except (RuntimeError, ValueError, OSError, IndexError, DecodeError):
+            return nothing, np.empty(0, np.int32), np.empty(0, np.uint64)
+
     def load(first: tf.Tensor) -> tuple[tf.Tensor, ...]:
         kinds = (tf.string if packed.encoded else tf.uint8, tf.int32, tf.uint64)
-        images, labels, digests = tf.numpy_function(fetch, [first, together], kinds)
+        images, labels, digests = tf.numpy_function(fetch_if_possible, [first, together], kinds)
         if packed.encoded:
-            images = tf.map_fn(decode_jpeg, images, fn_output_signature=tf.uint8)
+            images = tf.map_fn(decode_jpeg, images, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
         return tf.ensure_shape(images, (None, *shape)), labels, digests
 
     # Nothing is left to tune, and the tuner sleeps up to a minute before it lets an iterator end.
@@ -211,6 +227,8 @@ def _read_ahead(
     damaged = False
     try:
         for images, labels, digests in reads:
+            if damaged := not len(digests):
+                break
             count = len(digests)
             yield from zip(np.split(images, count), np.split(labels, count), digests, strict=True)
     except tf.errors.OpError:

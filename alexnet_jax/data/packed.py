@@ -16,6 +16,9 @@ from alexnet_jax.errors import RefusedError
 
 MARKER = "packed.json"
 MAKING = "making"  # notes of a set that is being made
+STATISTICS = "statistics.npz"
+METADATA = ("dataset_info.json", "features.json")  # by which TFDS opens it
+BAD_PICTURES = "bad_pictures.jsonl"
 DRAWN = "toyshapes"  # the one data set that needs no files
 
 
@@ -43,18 +46,18 @@ def find_packed(config: DataConfig) -> PackedFiles:
     """A whole packed set, or a refusal that says what is missing and how to make it."""
     path = packed_path(config)
     if not (path / MARKER).exists():
-        raise RefusedError(f"{_what_is_there(config, path)}; {how_to_pack(config)}")
+        instead = "" if path.exists() else "; or try: make quickstart, which needs no data"
+        raise RefusedError(f"{_what_is_there(config, path)}; {how_to_pack(config)}{instead}")
     try:
-        facts = json.loads((path / MARKER).read_text())
-        splits = {name: set(split["files"]) for name, split in facts["splits"].items()}
+        facts = _read(path / MARKER)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusedError(
             f"{path / MARKER} cannot be read; delete {path}, and {how_to_pack(config)}"
         ) from error
     for split in ("train", "validation"):
-        if split not in splits:
+        if split not in facts["splits"]:
             raise RefusedError(f"{path} has no {split} split; delete it, and {how_to_pack(config)}")
-    files = set.union(*splits.values())
+    files = {STATISTICS, *METADATA}.union(*(split["files"] for split in facts["splits"].values()))
     missing = sorted(files - {file.name for file in path.iterdir()})
     if missing:
         raise RefusedError(
@@ -62,6 +65,18 @@ def find_packed(config: DataConfig) -> PackedFiles:
             f"delete it, and {how_to_pack(config)}"
         )
     return PackedFiles(path, facts)
+
+
+def _read(marker: epath.Path) -> dict[str, Any]:
+    """What a marker says, if it says all that it must."""
+    facts = json.loads(marker.read_text())
+    for name in ("name", "source", "form", "classes", "digest", "left_out"):
+        facts[name]
+    for split in facts["splits"].values():
+        split["pictures"]
+        for file in split["files"].values():
+            file["rows"], file["digest"]
+    return facts
 
 
 def refuse_early(config: DataConfig) -> None:
@@ -73,7 +88,8 @@ def refuse_early(config: DataConfig) -> None:
 def describe(facts: dict[str, Any]) -> str:
     """What a packed set holds."""
     counts = ", ".join(f"{split['pictures']} {name}" for name, split in facts["splits"].items())
-    return f"{facts['name']}: {counts} pictures, {facts['classes']} classes"
+    bad = f", {facts['left_out']} left out ({BAD_PICTURES})" if facts["left_out"] else ""
+    return f"{facts['name']}: {counts} pictures, {facts['classes']} classes{bad}"
 
 
 def packing_command(config: DataConfig) -> str:
@@ -93,7 +109,9 @@ def how_to_pack(config: DataConfig) -> str:
     command = packing_command(config)
     if config.name == "imagenet2012":
         command += " --manual_dir=FOLDER_OF_BOTH_ARCHIVES (or --folder=FOLDER_OF_TRAIN_AND_VAL)"
-    return f"make it with: {command}; or try: make quickstart, which needs no data"
+    elif config.name not in (DRAWN, "cifar10", "fashion_mnist"):
+        command += f" --folder=FOLDER_OF_TRAIN_AND_VAL (without it where TFDS has {config.name})"
+    return f"make it with: {command}"
 
 
 def check_writable(folder: epath.Path) -> None:

@@ -24,7 +24,17 @@ from etils import epath
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import workers
-from alexnet_jax.data.packed import MAKING, MARKER, check_writable, data_dir, describe, packed_path
+from alexnet_jax.data.archives import nearest
+from alexnet_jax.data.packed import (
+    BAD_PICTURES,
+    MAKING,
+    MARKER,
+    STATISTICS,
+    check_writable,
+    data_dir,
+    describe,
+    packed_path,
+)
 from alexnet_jax.data.progress import Progress
 from alexnet_jax.data.shards import Form, Notes, Shard, replacing, write_shard
 from alexnet_jax.data.sources import SPLITS, Source, TfdsSource, prepare
@@ -32,8 +42,6 @@ from alexnet_jax.data.statistics import PixelStatistics, PixelSums
 from alexnet_jax.data.toyshapes import Toyshapes
 from alexnet_jax.errors import Interrupted, RefusedError
 
-STATISTICS = "statistics.npz"
-BAD_PICTURES = "bad_pictures.jsonl"
 JOB = "job.json"
 SHARD_BYTES = 2**30
 LEAST_SHARDS = 16  # of a split that is large enough, so that small sets are packed by many processes too
@@ -119,7 +127,7 @@ def check_space(plan: Plan) -> None:
     """Refuses a disk that is too small for what is still to be packed; a bucket has no end."""
     if "://" in os.fspath(plan.target):
         return
-    need, free = plan.bytes(plan.waiting()), shutil.disk_usage(_nearest(plan.target)).free
+    need, free = plan.bytes(plan.waiting()), shutil.disk_usage(nearest(plan.target)).free
     if need > free:
         raise RefusedError(
             f"{plan.target} needs about {need / 1e9:.1f} GB and has {free / 1e9:.1f}: make room, choose "
@@ -184,12 +192,13 @@ def _begin(plan: Plan) -> None:
         with replacing(note) as local:
             local.write_text(json.dumps(plan.job))
     before = json.loads(note.read_text())
-    changed = [name for name, value in plan.job.items() if before.get(name) != value]
-    if changed:
-        raise RefusedError(
-            f"{plan.target} is half made with another {' and '.join(changed)} "
-            f"({changed[0]} was {before.get(changed[0])!s:.80}): delete it to start anew"
-        )
+    now, before = (job["form"] | job for job in (plan.job, before))
+    for name, value in now.items():
+        if name != "form" and before.get(name) != value:
+            raise RefusedError(
+                f"{plan.target} is half made with another {name} (it was {before.get(name)!s:.80}, and is "
+                f"now {value!s:.80}): delete it to start anew"
+            )
 
 
 def _commit(plan: Plan, work: Work) -> None:
@@ -281,8 +290,7 @@ def _card(plan: Plan, facts: dict[str, Any], statistics: PixelStatistics) -> str
         f"- {describe(facts)}",
         f"- source: {plan.source.origin} ({plan.source.identity})",
         f"- form: {plan.form.words}; shorter side first, by area averages, never warped",
-        f"- mended: {facts['mended'] or 'none'}; left out: {facts['left_out']}"
-        + (f", listed in {BAD_PICTURES}" if facts["left_out"] else ""),
+        f"- mended: {facts['mended'] or 'none'}; left out: {facts['left_out']}",
         f"- digest of all rows: {facts['digest']}",
         f"- mean colour {statistics.mean.mean(axis=(0, 1)).round(3).tolist()}, deviations along the "
         f"principal components {(values**0.5).round(3).tolist()}, on 0-255; {STATISTICS} has the rest",
@@ -304,9 +312,9 @@ def _check_bad(plan: Plan, work: Work, bad: list[dict[str, str]]) -> None:
     most = math.floor(work.most_bad * pictures)
     if len(bad) > most:
         raise RefusedError(
-            f"{len(bad)} of {pictures} pictures cannot be used and {most} may be left out, such as "
-            f"{bad[-1]['file_name']} ({bad[-1]['why']}); {listed} lists them: mend them, or allow more with "
-            f"--most_bad={math.ceil(1000 * len(bad) / pictures) / 1000}"
+            f"{len(bad)} of {pictures} pictures so far cannot be used, and {most} may be left out, such as "
+            f"{bad[-1]['file_name']} ({bad[-1]['why']}); {listed} lists them: mend them, or allow more than "
+            f"--most_bad={work.most_bad:g}"
         )
 
 
@@ -317,8 +325,3 @@ def _template(source: Source, target: epath.Path) -> tfds.core.ShardedFileTempla
 
 def _notes(shard: Shard) -> Notes:
     return Notes.load(shard.notes_path)
-
-
-def _nearest(path: epath.Path) -> epath.Path:
-    """The folder itself, or the first above it that is there."""
-    return path if path.exists() else _nearest(path.parent)

@@ -8,16 +8,19 @@ import itertools
 import os
 import re
 import sys
+import time
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import requests
 import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import hashing
 
-from alexnet_jax.data.archives import allow_open_files, check_archives
+from alexnet_jax.data.archives import allow_open_files, check_archives, check_room
 from alexnet_jax.errors import ConfigError, RefusedError
 
 TRAIN, VALIDATION = "train", "validation"
@@ -122,9 +125,10 @@ class FolderSource:
         folders = {TRAIN: root / "train", VALIDATION: _first_there(root, VALIDATION_NAMES)}
         missing = [split for split, folder in folders.items() if folder is None or not folder.is_dir()]
         if missing:
+            above = f"; did you mean {root.parent}" if (root.parent / "train").is_dir() else ""
             raise RefusedError(
                 f"{root} has no {' and no '.join(missing)} pictures: folders train and val (or validation, "
-                "valid, test) are needed, with a folder for each class"
+                f"valid, test) are needed, with a folder for each class{above}"
             )
         self.class_names = _class_names(name, folders[TRAIN])
         self._files = {split: _in_order(split, self._list(folder)) for split, folder in folders.items()}
@@ -134,8 +138,12 @@ class FolderSource:
         self.identity = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
         for split, folder in folders.items():
             if not self.counts[split]:
+                flat = sum(file.suffix.lower() in SUFFIXES for file in folder.iterdir())
+                also = (
+                    f", and {flat} beside them: only imagenet2012 has a list of their classes" if flat else ""
+                )
                 raise RefusedError(
-                    f"there are no {'/'.join(SUFFIXES)} files in the class folders of {folder}"
+                    f"there are no {'/'.join(SUFFIXES)} files in the class folders of {folder}{also}"
                 )
 
     def part(self, split: str, first: int, last: int) -> "FolderPart":
@@ -169,18 +177,53 @@ class FolderPart:
             yield Picture(name, label, _as_tfds_keeps_it(name, encoded) if self.imagenet else encoded)
 
 
-def open_tfds(name: str, manual_dir: str, tfds_dir: str, archives: str) -> TfdsSource:
-    """A TFDS data set, generated first where it is not there; `archives` says how ImageNet's are checked."""
+@dataclass(frozen=True)
+class Making:
+    """How a TFDS data set is made where it is not there."""
+
+    manual_dir: str = ""
+    tfds_dir: str = ""
+    archives: str = "sizes"  # how ImageNet's are checked
+    share: int = 0  # of several hosts the first makes it
+    packed: tuple[epath.Path, float] | None = None  # where its pictures will be packed, bytes each
+
+
+def open_tfds(name: str, making: Making) -> TfdsSource:
+    """A TFDS data set, made first where it is not there."""
+    builder = _builder(name, making.tfds_dir)
+    for kind in (tfds.features.Image, tfds.features.ClassLabel):
+        _only(name, builder.info, kind)  # before it is made, which may take hours
+    manual = Path(making.manual_dir).expanduser() if making.manual_dir else None
+    if not builder.is_prepared() and making.share:
+        _wait_for(name, making.tfds_dir)
+        builder = _builder(name, making.tfds_dir)
+    if not builder.is_prepared():
+        if name == IMAGENET:
+            check_archives(manual, making.archives)
+            check_room(manual, epath.Path(builder.data_path), making.packed)
+            allow_open_files()
+        made_of = f"from {manual}" if manual else "as TFDS downloads it"
+        print(f"tfds     making {builder.info.full_name} {made_of}, in {builder.data_path}", flush=True)
+        for left in Path(builder.data_path).parent.glob("incomplete.*"):
+            print(f"note     {left} is another's at work, or left by one that was killed: then delete it")
+    return TfdsSource(name, prepare(builder, download_config=tfds.download.DownloadConfig(manual_dir=manual)))
+
+
+def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
     try:
-        builder = tfds.builder(name, data_dir=tfds_dir or None)
+        return tfds.builder(name, data_dir=tfds_dir or None)
     except tfds.core.DatasetNotFoundError as error:
         near = difflib.get_close_matches(name, [*tfds.list_builders(), "toyshapes"], n=1, cutoff=0)[0]
         raise ConfigError(f"TFDS knows no data set {name!r}; the nearest name is {near}") from error
-    manual = Path(manual_dir).expanduser() if manual_dir else None
-    if name == IMAGENET and not builder.is_prepared():
-        check_archives(manual, archives)
-        allow_open_files()
-    return TfdsSource(name, prepare(builder, download_config=tfds.download.DownloadConfig(manual_dir=manual)))
+    except Exception as error:  # of names that it cannot read, of versions that there are not
+        raise ConfigError(f"TFDS has no data set {name!r}: {_first_line(error)}") from error
+
+
+def _wait_for(name: str, tfds_dir: str) -> None:
+    """Until the first of several hosts has made a data set that all of them read."""
+    print(f"tfds     waiting until the host with --shard=0/... has made {name}", flush=True)
+    while not _builder(name, tfds_dir).is_prepared():
+        time.sleep(2)
 
 
 def prepare(builder: tfds.core.DatasetBuilder, **download: Any) -> tfds.core.DatasetBuilder:
@@ -190,10 +233,18 @@ def prepare(builder: tfds.core.DatasetBuilder, **download: Any) -> tfds.core.Dat
     try:
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             builder.download_and_prepare(**download)
+    except requests.exceptions.ConnectionError as error:
+        host = urllib.parse.urlsplit(error.request.url).hostname if error.request else "its host"
+        raise RefusedError(
+            f"TFDS cannot download {builder.info.full_name}: no connection to {host}"
+        ) from error
     except Exception as error:  # each data set has its own
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise RefusedError(f"TFDS could not make {builder.info.full_name}: {reason}") from error
+        raise RefusedError(f"TFDS could not make {builder.info.full_name}: {_first_line(error)}") from error
     return builder
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 def _only(name: str, info: tfds.core.DatasetInfo, kind: type) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from alexnet_jax.data import workers
+from alexnet_jax.data.batches import PackedSet
 from alexnet_jax.data.packed import PackedFiles
 from alexnet_jax.data.progress import Progress
 from alexnet_jax.data.shards import Form, RowDigest, read_shard
@@ -17,6 +18,7 @@ COLUMNS = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLe
 
 def verify(packed: PackedFiles, processes: int) -> None:
     """Refuses a packed set of which anything is not as it was written."""
+    PackedSet(packed.path)  # refuses what it cannot open
     facts, form = packed.facts, Form(**packed.facts["form"])
     files = {name: file for split in facts["splits"].values() for name, file in split["files"].items()}
     tasks = [

@@ -1,11 +1,13 @@
 """Stopping in order: a signal asks the loop to save and end, a second Ctrl-C ends it at once."""
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
-from alexnet_jax.errors import STOPPED
+from alexnet_jax.errors import STOPPED, Interrupted
 
 
 class Guard:
@@ -31,6 +33,18 @@ class Guard:
         self.asked = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, _leave)
+
+
+@contextlib.contextmanager
+def interruptible(words: str) -> Iterator[None]:
+    """While others are at work, who ask nobody: TERM and Ctrl-C end it where it is, and say so."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(words) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

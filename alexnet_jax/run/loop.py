@@ -128,6 +128,7 @@ class Run:
     def validate(self, done: int) -> dict[str, float]:
         """Validation figures, whose error the plateau rule sees."""
         self.flush()
+        jax.block_until_ready(self.totals)  # the step under way is training's time
         began = time.monotonic()
         values = self.evaluator(self.state.params)
         self.errors.append(values["top1_error"])

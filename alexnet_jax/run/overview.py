@@ -15,14 +15,14 @@ def overview(config: Config, mesh: Mesh, params: Params, packed: PackedSet, firs
     images = {split: packed.images(split) for split in packed.info.splits}
     counts = ", ".join(f"{count} {split}" for split, count in images.items())
     size, crop = config.data.size, config.network.image_size
-    start = f"resuming at step {first}" if first else "starting"
+    start = f"resuming at step {first} of {total}" if first else f"{total} steps"
     return "\n".join(
         [
             parameter_overview.get_parameter_overview(params, include_stats="sharding"),
             f"data   {packed.info.name}, {len(packed.class_names)} classes, {counts} pictures, "
             f"{size} x {size}, crops of {crop}",
             mesh_drawing(mesh, config.network.towers, config.train.batch_size),
-            f"run    {start} of {total}, batch {config.train.batch_size}, jax {jax.__version__}",
+            f"run    {start}, batch {config.train.batch_size}, jax {jax.__version__}",
         ]
     )
 

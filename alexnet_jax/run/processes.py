@@ -92,7 +92,7 @@ def _last_line(error: Exception) -> str:
     """What a person can use of an error: a config file's own errors arrive as whole tracebacks."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    message = lines[-1] if lines else "no reason given"
+    message = lines[-1].removeprefix("ValueError: ") if lines else "no reason given"
     expected = isinstance(error, flags.Error | OSError | ValueError)
     return message if expected else f"{type(error).__name__}: {message}"
 

@@ -17,7 +17,12 @@ class Report:
         self.workdir, self.total = workdir, total
         self._writer = metric_writers.SummaryWriter(str(workdir.path))
         self._bar = tqdm(
-            total=total, initial=first, unit=" steps", disable=not sys.stderr.isatty(), dynamic_ncols=True
+            total=total,
+            initial=first,
+            unit=" steps",
+            leave=False,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
         )
         self._started, self._first = None, first
 
@@ -35,7 +40,7 @@ class Report:
         self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
         text = f"{step:>7}/{self.total}  {split:<10}  {describe(values)}"
         if split == "train" and not self._bar.disable:
-            self._bar.set_postfix_str(describe(values))
+            self._bar.set_postfix_str(f"loss {values['loss']:.3f}, top-1 {100 * values['top1_error']:.1f} %")
         else:
             left = "" if split != "train" else f"  {self._time_left(step)} left"
             self.say(text + left)

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from etils import epath
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PADDING, EvaluationOrder, PackedSet, TrainingOrder, read_batches
+from alexnet_jax.data.packing import Work, pack
+from alexnet_jax.data.shards import Form
 from alexnet_jax.errors import RefusedError
+from tests.data.conftest import plan
 
 READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=True)
 
@@ -115,6 +119,38 @@ def test_leaving_early_does_not_hang(packed_path: Path) -> None:
     """A process ends while its readers are at work."""
     found = subprocess.run([sys.executable, "-c", LEAVING, packed_path], timeout=60, check=False)
     assert found.returncode == 42
+
+
+DAMAGED = """
+import sys
+import numpy as np
+from etils import epath
+from alexnet_jax.config import DataConfig
+from alexnet_jax.data.batches import PackedSet, TrainingOrder, read_batches
+from alexnet_jax.errors import RefusedError
+
+config = DataConfig("few", 72, sys.argv[2], "", read_ahead=4, threads=2, keep_mib=0, trace=False)
+try:
+    packed = PackedSet(epath.Path(sys.argv[1]))
+    list(read_batches(packed, "train", TrainingOrder(0, 40, 4), range(20), np.arange(4), config))
+except RefusedError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_damage_is_told_in_one_line(few: tfds.core.DatasetBuilder, tmp_path: Path, encoding: str) -> None:
+    """TensorFlow would add a traceback for every thread that meets it."""
+    path = tmp_path / f"few-72-{encoding}"
+    assert pack(plan(few, path, Form(72, encoding)), Work())
+    (file,) = path.glob("*train.array_record*")
+    os.truncate(file, file.stat().st_size // 2)
+    command = [sys.executable, "-c", DAMAGED, path, encoding]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.startswith(
+        f"the train pictures in {path} cannot be read; this says what is damaged: "
+    )
+    assert found.stderr == ""
 
 
 def test_rows_are_those_asked_for(packed: PackedSet) -> None:

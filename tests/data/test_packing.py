@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from etils import epath
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import packing
 from alexnet_jax.data.batches import PackedSet, open_packed
-from alexnet_jax.data.packed import MAKING, MARKER, PackedFiles, find_packed
-from alexnet_jax.data.packing import BAD_PICTURES, JOB, STATISTICS, Plan, Work, make_plan, pack
+from alexnet_jax.data.packed import BAD_PICTURES, MAKING, MARKER, STATISTICS, PackedFiles, find_packed
+from alexnet_jax.data.packing import JOB, Plan, Work, make_plan, pack
 from alexnet_jax.data.pictures import centre_square
 from alexnet_jax.data.shards import Form
 from alexnet_jax.data.sources import FolderSource
@@ -144,7 +145,7 @@ def test_a_half_made_set_is_not_a_set(halves: Plan) -> None:
     pack(halves, Work())
     assert find_packed(config).facts["name"] == "few"
     next(halves.target.glob("*-validation.*")).unlink()
-    with pytest.raises(RefusedError, match="lacks 1 of its 8 files, such as few-validation"):
+    with pytest.raises(RefusedError, match="lacks 1 of its 11 files, such as few-validation"):
         find_packed(config)
 
 
@@ -163,13 +164,29 @@ def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=r"packed\.json cannot be read; delete .*few-72-raw, and make it"):
         find_packed(config)
     (path / MARKER).write_text('{"splits": {"train": {"files": {}}, "validation": {"files": {}}}}')
-    with pytest.raises(RefusedError, match="few-72-raw is no packed data set"):
-        open_packed(config, 10)
+    with pytest.raises(RefusedError, match=r"packed\.json cannot be read"):
+        find_packed(config)
+
+
+@pytest.mark.parametrize("name", [STATISTICS, "dataset_info.json", "features.json"])
+def test_what_lies_beside_the_pictures(packed_path: Path, tmp_path: Path, name: str) -> None:
+    """Lost or spoilt, it is named, by those who train and by those who verify."""
+    shutil.copytree(packed_path, tmp_path / "packed" / "few-72-raw")
+    config = DataConfig("few", 72, "raw", str(tmp_path), 1, 1, 0, trace=False)
+    whole = find_packed(config)
+    verify(whole, processes=1)
+    (whole.path / name).write_text("{")
+    for use in (lambda: open_packed(config, 10), lambda: verify(whole, processes=1)):
+        with pytest.raises(RefusedError, match=r"few-72-raw is damaged: \w+ while reading its [\w.]+; "):
+            use()
+    (whole.path / name).unlink()
+    with pytest.raises(RefusedError, match=f"lacks 1 of its 5 files, such as {name}"):
+        find_packed(config)
 
 
 def test_another_form_does_not_go_on(halves: Plan, few: tfds.core.DatasetBuilder) -> None:
     other = plan(few, halves.target, Form(SIZE, "jpeg", 80))
-    with pytest.raises(RefusedError, match="half made with another form"):
+    with pytest.raises(RefusedError, match=r"another encoding \(it was raw, and is now jpeg\): delete it"):
         pack(other, Work())
 
 
@@ -220,7 +237,9 @@ def test_bad_pictures_are_left_out(with_bad: Plan) -> None:
 
 
 def test_too_many_bad_pictures_stop_it(with_bad: Plan) -> None:
-    with pytest.raises(RefusedError, match="1 of 29 pictures cannot be used and 0 may be left out, such as"):
+    with pytest.raises(
+        RefusedError, match="1 of 29 pictures so far cannot be used, and 0 may be left out, such"
+    ):
         pack(with_bad, Work())
     with pytest.raises(RefusedError, match=r"9 of 29 .* and 8 may be left out"):
         pack(with_bad, Work(most_bad=0.3))

@@ -1,18 +1,22 @@
 """Any source of the same pictures gives the same packed rows."""
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
+from alexnet_jax.data.archives import PUBLISHED, check_room
 from alexnet_jax.data.packed import MARKER
 from alexnet_jax.data.packing import Work, make_plan, pack
 from alexnet_jax.data.pictures import read_square
 from alexnet_jax.data.shards import Form
-from alexnet_jax.data.sources import FolderSource, Source, TfdsSource, open_tfds, prepare
+from alexnet_jax.data.sources import FolderSource, Making, Source, TfdsSource, open_tfds, prepare
 from alexnet_jax.data.toyshapes import Toyshapes, ToyshapesConfig
 from alexnet_jax.errors import ConfigError, RefusedError
 from tests.data.images import SYNSETS, encoded, photo, write_archives, write_folders
@@ -26,7 +30,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> TfdsSource:
     """The genuine builder on small archives."""
     root = tmp_path_factory.mktemp("archives")
     write_archives(root / "manual", TRAIN_EACH, VALIDATION)
-    return open_tfds("imagenet2012", str(root / "manual"), str(root / "tfds"), "any")
+    return open_tfds("imagenet2012", Making(str(root / "manual"), str(root / "tfds"), "any"))
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +126,11 @@ def test_a_split_that_is_missing(folders: Path, tmp_path: Path) -> None:
 def test_one_archive_is_refused(tmp_path: Path) -> None:
     """TFDS would make a data set of one split, and call it whole for ever."""
     with pytest.raises(RefusedError, match=r"get ILSVRC2012_img_train\.tar and ILSVRC2012_img_val\.tar from"):
-        open_tfds("imagenet2012", "", str(tmp_path / "tfds"), "any")
+        open_tfds("imagenet2012", Making("", str(tmp_path / "tfds"), "any"))
     write_archives(tmp_path, 1, 1)
     (tmp_path / "ILSVRC2012_img_val.tar").unlink()
     with pytest.raises(RefusedError, match=r"lacks ILSVRC2012_img_val\.tar"):
-        open_tfds("imagenet2012", str(tmp_path), str(tmp_path / "tfds"), "any")
+        open_tfds("imagenet2012", Making(str(tmp_path), str(tmp_path / "tfds"), "any"))
     assert not (tmp_path / "tfds").exists()
 
 
@@ -134,12 +138,51 @@ def test_one_archive_is_refused(tmp_path: Path) -> None:
 def test_other_archives_are_refused(how: str, tmp_path: Path) -> None:
     write_archives(tmp_path, 1, 1)
     with pytest.raises(RefusedError, match="bytes, the published one 147897477120"):
-        open_tfds("imagenet2012", str(tmp_path), str(tmp_path / "tfds"), how)
+        open_tfds("imagenet2012", Making(str(tmp_path), str(tmp_path / "tfds"), how))
 
 
-def test_an_unknown_name() -> None:
-    with pytest.raises(ConfigError, match="the nearest name is imagenet2012"):
-        open_tfds("imagenet2021", "", "", "sizes")
+def test_disks_that_are_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archives as large as the real ones: TFDS's copy and the packed pictures are added up on one disk."""
+    for name, (size, _) in PUBLISHED.items():
+        with (tmp_path / name).open("w") as file:
+            file.truncate(size)  # a hole takes no room
+    copy, packed = epath.Path(tmp_path / "tfds" / "5.1.0"), epath.Path(tmp_path / "packed")
+    for free, fits in ((150e9, False), (300e9, False), (450e9, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        room = partial(check_room, tmp_path, copy, (packed, 3 * 256**2))
+        if fits:
+            room()
+            continue
+        both = r" and 261\.7 GB for the packed pictures" if free > 200e9 else ""
+        with pytest.raises(RefusedError, match=rf"needs 162\.4 GB for TFDS's copy of both archives{both}:"):
+            room()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("imagenet2021", "the nearest name is imagenet2012"),
+        ("my photos", "TFDS has no data set 'my photos': .*my photos"),
+        ("cifar10:9.9.9", r"TFDS has no data set 'cifar10:9\.9\.9': .*cannot be loaded at version 9\.9\.9"),
+    ],
+)
+def test_an_unknown_name(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        open_tfds(name, Making())
+
+
+def test_what_can_never_be_packed_is_not_downloaded(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="TFDS's glue is no set of pictures with one label each"):
+        open_tfds("glue", Making(tfds_dir=str(tmp_path / "tfds")))
+    assert not (tmp_path / "tfds").exists()
+
+
+def test_folders_that_are_not_as_they_should_be(tmp_path: Path) -> None:
+    write_folders(tmp_path, 2, 3)
+    with pytest.raises(RefusedError, match="3 beside them: only imagenet2012 has a list of their classes"):
+        FolderSource("mine", epath.Path(tmp_path))
+    with pytest.raises(RefusedError, match=f"did you mean {tmp_path}"):
+        FolderSource("mine", epath.Path(tmp_path / "train"))
 
 
 def test_what_is_no_set_of_pictures(tmp_path: Path) -> None:

@@ -81,4 +81,5 @@ def test_data_that_is_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -
 def test_prepare_says_what_is_there(data_dir: Path, workdir: Path) -> None:
     del workdir  # it made the data
     out, _ = run("prepare", "--dataset=toyshapes", "--size=72", data_dir=data_dir)
-    assert out.startswith("toyshapes: 4000 train, 1000 validation pictures, 10 classes; digest ")
+    before = "already packed; delete its folder to pack anew: "
+    assert out.startswith(f"{before}toyshapes: 4000 train, 1000 validation pictures, 10 classes; digest ")

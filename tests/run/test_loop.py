@@ -41,7 +41,7 @@ def test_the_end_of_a_run(data_dir: Path, tmp_path: Path, capsys: pytest.Capture
     assert "resuming at step 5 of 5" in run(5)
     assert lines(tmp_path) == whole
     shutil.rmtree(tmp_path / "checkpoints")  # figures without weights are no run: it is made again
-    assert "starting of 5" in run(5)
+    assert "run    5 steps, batch" in run(5)
     assert lines(tmp_path) == whole
 
 

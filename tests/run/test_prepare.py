@@ -19,7 +19,8 @@ from alexnet_jax.data.shards import Form
 from alexnet_jax.data.sources import TfdsSource
 from alexnet_jax.data.toyshapes import Toyshapes
 from alexnet_jax.errors import CONFIG, PREEMPTED, REFUSED
-from tests.run.commands import command, run
+from tests.data.images import encoded, photo, write_archives
+from tests.run.commands import NARROW, command, run
 
 FLAGS = ("--dataset=toyshapes", "--size=128")
 SET = "toyshapes-128-raw"
@@ -127,6 +128,50 @@ def test_two_hosts_at_once(home: Path, digest: str) -> None:
     assert json.loads((home / "packed" / SET / MARKER).read_text())["digest"] == digest
 
 
+def test_the_first_of_two_hosts_unpacks(tmp_path: Path) -> None:
+    """The other waits, and both pack; interrupted before, TFDS leaves nothing behind, and starts anew."""
+    write_archives(tmp_path / "manual", 20, 30)
+    flags = ("--dataset=imagenet2012", "--size=48", "--processes=1", "--archives=any")
+    flags += (f"--manual_dir={tmp_path / 'manual'}", f"--tfds_dir={tmp_path / 'tfds'}")
+    second = command("prepare", *flags, "--shard=1/2", data_dir=tmp_path)
+    assert "waiting until the host with --shard=0/... has made imagenet2012" in second.stdout.readline()
+
+    first = command("prepare", *flags, "--shard=0/2", data_dir=tmp_path)
+    assert "making imagenet2012" in first.stdout.readline()
+    wait_until(lambda: any((tmp_path / "tfds" / "imagenet2012").glob("incomplete.*")))
+    first.send_signal(signal.SIGTERM)
+    _, err = first.communicate(timeout=30)
+    assert first.returncode == PREEMPTED
+    assert err == "stopped while the source was being made; the same command makes it anew, and goes on\n"
+    assert not list((tmp_path / "tfds" / "imagenet2012").glob("incomplete.*"))
+
+    run("prepare", *flags, "--shard=0/2", data_dir=tmp_path)
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    out, _ = run("prepare", *flags, "--verify", data_dir=tmp_path)
+    assert "60 train, 30 validation pictures, 1000 classes; every picture read back" in out
+
+
+def test_the_next_command_is_taken(tmp_path: Path) -> None:
+    """What is printed for pictures of other sizes trains on them; a second call says that it is packed."""
+    for split in ("train", "val"):
+        for name in ("one", "other"):
+            (tmp_path / "folder" / split / name).mkdir(parents=True)
+            for i in range(4):
+                (tmp_path / "folder" / split / name / f"{i}.jpg").write_bytes(encoded(photo(i, 50, 60)))
+    for size, config, crop in ((48, "cifar10", 42), (128, "imagenet", 112)):
+        flags = ("--dataset=mine", f"--folder={tmp_path / 'folder'}", f"--size={size}", "--processes=1")
+        out, _ = run("prepare", *flags, data_dir=tmp_path)
+        chosen = f"--config.data.name=mine --config.data.size={size} --config.network.image_size={crop}"
+        start = f"python -m alexnet_jax.main --config=configs/{config}.py --workdir=runs/mine {chosen}"
+        assert out.splitlines()[-1] == f"next: {start} --config.network.classes=2"
+        arguments = [word for word in out.splitlines()[-1].split()[4:] if "workdir" not in word]
+        short = (*NARROW, "--config.train.steps=1", "--config.evaluation.batch_size=8")
+        run("main", *arguments, *short, f"--workdir={tmp_path / config}", data_dir=tmp_path)
+        again, _ = run("prepare", *flags, data_dir=tmp_path)
+        assert again.startswith("already packed; delete its folder to pack anew: mine: 8 train, 8 validation")
+
+
 REFUSALS = [
     (
         ["--dataset=imagnet2012"],
@@ -138,7 +183,9 @@ REFUSALS = [
     (["--dataset=toyshapes", "--shard=2/2"], "--shard=2/2 must be a number below", CONFIG),
     (["--dataset=toyshapes", "--size=0"], "flag --size=0", CONFIG),
     (["--dataset=toyshapes", "--encoding=png"], "flag --encoding=png", CONFIG),
-    ([], "Flag --dataset must have a value", CONFIG),
+    (["--dataset=my photos"], "error: TFDS has no data set 'my photos'", CONFIG),
+    (["--dataset=mine", "--folder={home}/no"], "/no: there is no such folder", REFUSED),
+    ([], "--dataset is missing; try --dataset=imagenet2012", CONFIG),
 ]
 
 
