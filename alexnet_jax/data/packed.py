@@ -46,8 +46,7 @@ def find_packed(config: DataConfig) -> PackedFiles:
     """A whole packed set, or a refusal that says what is missing and how to make it."""
     path = packed_path(config)
     if not (path / MARKER).exists():
-        instead = "" if path.exists() else "; or try: make quickstart, which needs no data"
-        raise RefusedError(f"{_what_is_there(config, path)}; {how_to_pack(config)}{instead}")
+        raise RefusedError(f"{_what_is_there(config, path)}; {how_to_pack(config)}")
     try:
         facts = _read(path / MARKER)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -111,7 +110,7 @@ def how_to_pack(config: DataConfig) -> str:
         command += " --manual_dir=FOLDER_OF_BOTH_ARCHIVES (or --folder=FOLDER_OF_TRAIN_AND_VAL)"
     elif config.name not in (DRAWN, "cifar10", "fashion_mnist"):
         command += f" --folder=FOLDER_OF_TRAIN_AND_VAL (without it where TFDS has {config.name})"
-    return f"make it with: {command}"
+    return f"make it with: {command}; or try: make quickstart, which needs no data"
 
 
 def check_writable(folder: epath.Path) -> None:

@@ -37,6 +37,7 @@ def test_from_archives_to_error_rates(home: Path) -> None:
     other, _ = prepare(home, f"--folder={home / 'folders'}", f"--data_dir={home / 'other'}")
     assert out.splitlines()[-2].split(" in ")[0] == other.splitlines()[-2].split(" in ")[0]
     next_command = "main --config=configs/imagenet.py --workdir=runs/imagenet --config.data.size=72"
+    next_command += " --config.network.image_size=63"
     assert out.splitlines()[-1] == f"next: python -m alexnet_jax.{next_command}"
     flags = ("--config=configs/imagenet.py", f"--workdir={home / 'run'}", *NARROW, *SIZE)
     short = ("--config.train.steps=30", "--config.train.log_every=10", "--config.evaluation.batch_size=16")

@@ -102,13 +102,17 @@ def test_data_with_one_split(tmp_path: Path) -> None:
     """A split that the marker does not name, and one whose files are gone."""
     path = tmp_path / "packed" / "imagenet2012-256-raw"
     path.mkdir(parents=True)
-    train_split = {"pictures": 1, "files": {"a": {}}}
-    (path / "packed.json").write_text(json.dumps({"splits": {"train": train_split}}))
+    facts = {"name": "", "source": "", "form": {}, "classes": 1000, "digest": "", "left_out": 0}
+    train_split, validation = (
+        {"pictures": 1, "files": {name: {"rows": 1, "digest": ""}}} for name in ("a", "b")
+    )
+    (path / "packed.json").write_text(json.dumps(facts | {"splits": {"train": train_split}}))
     assert "has no validation split" in no_data(tmp_path)
-    splits = {"train": train_split, "validation": {"pictures": 1, "files": {"b": {}}}}
-    (path / "packed.json").write_text(json.dumps({"splits": splits}))
-    (path / "a").write_text("")
-    assert "lacks 1 of its 2 files, such as b" in no_data(tmp_path)
+    splits = {"train": train_split, "validation": validation}
+    (path / "packed.json").write_text(json.dumps(facts | {"splits": splits}))
+    for name in ("a", "statistics.npz", "dataset_info.json", "features.json"):
+        (path / name).write_text("")
+    assert "lacks 1 of its 5 files, such as b" in no_data(tmp_path)
 
 
 def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
