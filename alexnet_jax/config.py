@@ -15,50 +15,117 @@ from typing import Any, Literal
 
 from alexnet_jax.errors import ConfigError
 
+CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
+LAYERS = (*CONVS, "fc6", "fc7", "fc8")
+
 
 @dataclass(frozen=True)
-class Conv1Config:
-    """The first convolution's kernels, `size` x `size` pixels, and the distance between them."""
+class LayerConfig:
+    """What a layer starts from: weights of N(0, deviation), biases of one value."""
+
+    deviation: float
+    bias: float
+
+
+@dataclass(frozen=True)
+class DenseConfig(LayerConfig):
+    """A fully connected layer of `width` units, all towers together; 0 leaves it out."""
+
+    width: int
+
+
+@dataclass(frozen=True)
+class ConvConfig(DenseConfig):
+    """A convolution by `width` kernels of `size` x `size` pixels, `stride` apart, zeros around the image.
+
+    As in the authors' code a last kernel that overlaps the image's end is kept, and sees zeros beyond.
+    """
 
     size: int
     stride: int
+    padding: int
 
 
 @dataclass(frozen=True)
 class LrnConfig:
-    """Local response normalisation: a / (k + alpha * sum of squares over `size` maps) ^ beta."""
+    """Local response normalisation: a / (k + alpha * sum of squares over `size` maps) ^ beta.
+
+    In the authors' code alpha multiplies the mean over the window. The layers are named by where it stands.
+    """
+
+    size: int
+    k: float
+    alpha: float
+    alpha_times: Literal["sum", "mean"]
+    beta: float
+    before_activation: tuple[str, ...]
+    after_activation: tuple[str, ...]
+    after_pool: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MapNormConfig:
+    """Within a map: a / (k + alpha * mean of squares over `size` x `size` pixels) ^ beta; the source only.
+
+    It comes last before the pool.
+    """
 
     size: int
     k: float
     alpha: float
     beta: float
+    after: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """Max pooling: overlapping where the window is larger than the stride."""
+    """Max pooling after some layers: overlapping where the window is larger than the stride.
+
+    As in the authors' code a last window that overlaps the end is kept.
+    """
 
     window: int
     stride: int
+    after: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network. Widths are totals over all towers; tuples of eight go from conv1 to fc8."""
+    """The network, layer by layer."""
 
     towers: int
     image_size: int
     classes: int
-    conv1: Conv1Config
-    conv_widths: tuple[int, ...]
-    fc_widths: tuple[int, ...]
+    conv1: ConvConfig
+    conv2: ConvConfig
+    conv3: ConvConfig
+    conv4: ConvConfig
+    conv5: ConvConfig
+    conv6: ConvConfig  # over the last pool, in the nets that were pre-trained
+    fc6: DenseConfig
+    fc7: DenseConfig
+    fc8: LayerConfig
+    crossings: tuple[str, ...]  # the layers that read the maps of all towers
+    unshared: tuple[str, ...]  # the convolutions with kernels of their own at every place
     activation: Literal["relu", "tanh", "sigmoid"]
     lrn: LrnConfig
+    map_norm: MapNormConfig
     pool: PoolConfig
-    dropout: float
-    weight_deviations: tuple[float, ...]
-    biases: tuple[float, ...]
+    dropout: float  # of the outputs of fc6 and fc7
     compute_dtype: Literal["float32", "bfloat16"]
+
+    def convs(self) -> dict[str, ConvConfig]:
+        """The convolutions that there are, in order."""
+        slots = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5, self.conv6)
+        return {name: conv for name, conv in zip(CONVS, slots, strict=True) if conv.width}
+
+    def hidden(self) -> dict[str, DenseConfig]:
+        """The fully connected layers before the last."""
+        return {name: layer for name, layer in (("fc6", self.fc6), ("fc7", self.fc7)) if layer.width}
+
+    def layers(self) -> dict[str, LayerConfig]:
+        """Everything that has weights."""
+        return {**self.convs(), **self.hidden(), "fc8": self.fc8}
 
 
 @dataclass(frozen=True)
@@ -219,15 +286,16 @@ Rule = tuple[str, Callable[[Any], bool], str]
 _RULES: tuple[Rule, ...] = (
     ("network.towers", lambda v: v in (1, 2, 4), "must be 1, 2 or 4"),
     ("network.classes", lambda v: v >= 2, "must be at least 2"),
-    ("network.conv_widths", lambda v: len(v) == 5, "must have 5 entries, conv1 to conv5"),
-    ("network.fc_widths", lambda v: len(v) == 2, "must have 2 entries, fc6 and fc7"),
-    ("network.weight_deviations network.biases", lambda v: len(v) == 8, "must have 8 entries, conv1 to fc8"),
-    ("network.lrn.size", lambda v: v >= 1 and v % 2, "must be odd, so that a window has a centre"),
+    (
+        "network.lrn.size network.map_norm.size",
+        lambda v: v >= 1 and v % 2,
+        "must be odd, so that a window has a centre",
+    ),
     ("network.dropout optimizer.momentum", lambda v: 0 <= v < 1, "must be in [0, 1)"),
     ("evaluation.views", lambda v: v in (1, 10), "must be 1 (centre) or 10 (corners, centre, flips)"),
     ("schedule.drops", lambda v: list(v) == sorted(v), "must ascend"),
     (
-        "network.image_size network.conv1.size network.conv1.stride network.lrn.k network.pool.window "
+        "network.image_size network.conv1.width network.lrn.k network.map_norm.k network.pool.window "
         "network.pool.stride data.size data.read_ahead schedule.learning_rate schedule.factor "
         "schedule.patience train.batch_size train.epochs train.log_every evaluation.batch_size "
         "evaluation.every_epochs checkpoint.every_steps checkpoint.keep",
@@ -251,8 +319,33 @@ def _complaints(config: Config) -> Iterable[str]:
             if not holds(value):
                 yield f"{path}={value} {words}"
     network, data = config.network, config.data
-    for width in (*network.conv_widths, *network.fc_widths):
-        if width <= 0 or width % network.towers:
-            yield f"a layer of {width} units cannot be split over network.towers={network.towers}"
+    yield from _network_complaints(network)
     if data.size < network.image_size:
         yield f"data.size={data.size} is smaller than the crop, network.image_size={network.image_size}"
+
+
+def _network_complaints(network: NetworkConfig) -> Iterable[str]:
+    for name, layer in (network.convs() | network.hidden()).items():
+        if layer.width < 0 or layer.width % network.towers:
+            yield f"network.{name}.width={layer.width} cannot be split over network.towers={network.towers}"
+    for name, conv in network.convs().items():
+        if conv.size <= 0 or conv.stride <= 0 or not 0 <= conv.padding < conv.size:
+            yield (
+                f"network.{name}: size={conv.size} and stride={conv.stride} must be above 0, "
+                f"padding={conv.padding} from 0 to {conv.size - 1}"
+            )
+    convs, lrn = tuple(network.convs()), network.lrn
+    for field, named, known in (
+        ("crossings", network.crossings, tuple(network.layers())),
+        ("unshared", network.unshared, convs),
+        ("lrn.before_activation", lrn.before_activation, convs),
+        ("lrn.after_activation", lrn.after_activation, convs),
+        ("lrn.after_pool", lrn.after_pool, network.pool.after),
+        ("map_norm.after", network.map_norm.after, convs),
+        ("pool.after", network.pool.after, convs),
+    ):
+        for name in named:
+            if name not in known:
+                yield f"network.{field} names {name}; there is {', '.join(known) or 'no such layer'}"
+    if network.pool.stride > network.pool.window:
+        yield f"network.pool.stride={network.pool.stride} skips pixels: window={network.pool.window}"

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = cifar10.get_config()
     config.data.name = "fashion_mnist"
     config.data.size = 28
-    config.network.image_size = 24  # 20-9-9-4-4-4-4-1
+    config.network.image_size = 24  # 20-10-10-5-5-5-5-2
     config.augment.colour_noise = 0.0  # the pictures are grey
     config.train.epochs = 40.0
     config.schedule.drops = (30.0, 35.0)

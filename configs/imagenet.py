@@ -20,16 +20,32 @@ PAPER: dict[str, Any] = {
         "towers": 2,  # section 3.2: two GPUs
         "image_size": 224,  # section 4.1
         "classes": 1000,
-        "conv1": {"size": 11, "stride": 4},  # section 3.5
-        "conv_widths": (96, 256, 384, 384, 256),  # section 3.5
-        "fc_widths": (4096, 4096),
+        # Section 3.5; section 5: N(0, 0.01) everywhere, ones in conv2, conv4, conv5 and the hidden layers.
+        "conv1": {"width": 96, "size": 11, "stride": 4, "padding": 0, "deviation": 0.01, "bias": 0.0},
+        "conv2": {"width": 256, "size": 5, "stride": 1, "padding": 2, "deviation": 0.01, "bias": 1.0},
+        "conv3": {"width": 384, "size": 3, "stride": 1, "padding": 1, "deviation": 0.01, "bias": 0.0},
+        "conv4": {"width": 384, "size": 3, "stride": 1, "padding": 1, "deviation": 0.01, "bias": 1.0},
+        "conv5": {"width": 256, "size": 3, "stride": 1, "padding": 1, "deviation": 0.01, "bias": 1.0},
+        "conv6": {"width": 0, "size": 3, "stride": 1, "padding": 1, "deviation": 0.01, "bias": 1.0},
+        "fc6": {"width": 4096, "deviation": 0.01, "bias": 1.0},
+        "fc7": {"width": 4096, "deviation": 0.01, "bias": 1.0},
+        "fc8": {"deviation": 0.01, "bias": 0.0},
+        "crossings": ("conv3", "fc6", "fc7", "fc8"),
+        "unshared": (),
         "activation": "relu",  # section 3.1
-        "lrn": {"size": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75},  # section 3.3
-        "pool": {"window": 3, "stride": 2},  # section 3.4
+        "lrn": {  # section 3.3
+            "size": 5,
+            "k": 2.0,
+            "alpha": 1e-4,
+            "alpha_times": "sum",
+            "beta": 0.75,
+            "before_activation": (),
+            "after_activation": ("conv1", "conv2"),
+            "after_pool": (),
+        },
+        "map_norm": {"size": 5, "k": 1.0, "alpha": 1e-3, "beta": 0.75, "after": ()},  # the source only
+        "pool": {"window": 3, "stride": 2, "after": ("conv1", "conv2", "conv5")},  # section 3.4
         "dropout": 0.5,  # section 4.2
-        # Section 5: N(0, 0.01) everywhere; ones in conv2, conv4, conv5 and the hidden layers.
-        "weight_deviations": (0.01,) * 8,
-        "biases": (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0),
         "compute_dtype": "float32",
     },
     "mesh": {"data": 0, "tower": 0, "cpu_devices": 0},
@@ -76,3 +92,12 @@ def get_config(variant: str = "paper") -> "ConfigDict":
     if variant != "paper":
         raise ValueError(f"configs/imagenet.py has no variant {variant!r}; there is: paper")
     return ConfigDict(PAPER)
+
+
+def narrow(network: Any, widths: tuple[int, ...]) -> None:
+    """Gives conv1 to fc7 other widths, and all weights what narrow layers need to pass a signal on."""
+    deviations = (0.01, 0.03, 0.03, 0.03, 0.03, 0.06, 0.06)
+    names = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+    for name, width, deviation in zip(names, widths, deviations, strict=True):
+        network[name]["width"], network[name]["deviation"] = width, deviation
+    network["conv6"]["deviation"] = network["fc8"]["deviation"] = 0.03

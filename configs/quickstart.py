@@ -23,10 +23,7 @@ def get_config() -> ConfigDict:
     config.data.threads = 1  # reads many times as fast as both devices learn, and leaves them the cores
     config.network.image_size = 64
     config.network.classes = 10
-    config.network.conv_widths = (48, 96, 128, 128, 96)
-    config.network.fc_widths = (256, 256)
-    # N(0, 0.01) suits the paper's fan-in; narrow layers need more to pass a signal on.
-    config.network.weight_deviations = (0.01, 0.03, 0.03, 0.03, 0.03, 0.06, 0.06, 0.03)
+    imagenet.narrow(config.network, (48, 96, 128, 128, 96, 256, 256))
 
     # 4,000 pictures: smaller batches make more steps of them, and the drops are fixed, as a stall of the
     # error on 1,000 pictures is mostly noise.

@@ -1,5 +1,6 @@
 """Eight CPU devices, no silent broadcasting, and the configs that tests start from."""
 
+import copy
 import fcntl
 import os
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 from alexnet_jax.config import Config, build
 from alexnet_jax.mesh import simulate_cpu_devices
 from configs.imagenet import PAPER
+from configs.imagenet import narrow as make_narrow
 
 simulate_cpu_devices(8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -54,15 +56,10 @@ def paper() -> Config:
 @pytest.fixture(scope="session")
 def narrow() -> Config:
     """A network that compiles in seconds."""
-    network = {
-        "image_size": 64,
-        "classes": 10,
-        "conv_widths": (8, 16, 16, 16, 8),
-        "fc_widths": (16, 32),
-        "weight_deviations": (0.01, 0.03, 0.03, 0.03, 0.03, 0.06, 0.06, 0.03),
-    }
+    network = copy.deepcopy(PAPER["network"])
+    make_narrow(network, (8, 16, 16, 16, 8, 16, 32))
     sections = {
-        "network": network,
+        "network": network | {"image_size": 64, "classes": 10},
         "data": {"size": 72},
         "train": {"batch_size": 8},
         "evaluation": {"batch_size": 200},

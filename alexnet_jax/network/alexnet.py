@@ -1,115 +1,123 @@
-"""AlexNet in towers (section 3.5, Figure 2)."""
+"""AlexNet in towers (section 3.5, Figure 2), and the nets that its authors compared it with."""
 
 import jax
 from flax import nnx
 from jax import numpy as jnp
 
-from alexnet_jax.config import NetworkConfig
+from alexnet_jax.config import ConvConfig, LayerConfig, NetworkConfig
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.network.layers import Conv, Dense, Towers, cross, dropout
-from alexnet_jax.network.lrn import at_least_float32, local_response_norm
-from alexnet_jax.network.pool import max_pool
+from alexnet_jax.network.layers import Conv, Dense, LocalConv, Towers, cross, dropout
+from alexnet_jax.network.lrn import at_least_float32, local_response_norm, map_norm
+from alexnet_jax.network.pool import max_pool, pooled
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
 
 
 class AlexNet(nnx.Module):
-    """Five convolutions and three fully connected layers; shapes below are those of the paper.
+    """Convolutions, then fully connected layers: five and three in the paper.
 
     Called inside `shard_map`: it computes the towers that its parameters hold and meets the others in
-    `cross`, five times in a pass.
+    `cross`, five times in a pass of the paper's net, of which these are the shapes in a tower:
+
+        images                                  [B, 224, 224, 3]
+        conv1  activation LRN pool              [B, 27, 27, 48]     from 55 x 55
+        conv2  activation LRN pool              [B, 13, 13, 128]    from 27 x 27
+        conv3  activation, after a crossing     [B, 13, 13, 192]    of [B, 13, 13, 256]
+        conv4  activation                       [B, 13, 13, 192]
+        conv5  activation pool                  [B, 6, 6, 128]
+        fc6, fc7  each after a crossing         [B, 2048]
+        fc8       after a crossing              [B, 500]
     """
 
     def __init__(self, config: NetworkConfig, rngs: nnx.Rngs):
         self.config = config
-        c1, c2, c3, c4, c5 = (width // config.towers for width in config.conv_widths)
-        f6, f7 = (width // config.towers for width in config.fc_widths)
-        f8 = -(-config.classes // config.towers)  # padded up when the classes do not divide
-        towers = config.towers
+        sizes, towers = layer_sizes(config), config.towers
+        maps, side = 3, config.image_size
 
-        def options(layer: int) -> dict:
-            return {
-                "towers": towers,
-                "deviation": config.weight_deviations[layer - 1],
-                "bias": config.biases[layer - 1],
-                "dtype": jnp.dtype(config.compute_dtype),
-                "rngs": rngs,
-            }
+        def options(layer: LayerConfig) -> dict:
+            drawn = {"deviation": layer.deviation, "bias": layer.bias, "rngs": rngs}
+            return {"towers": towers, "dtype": jnp.dtype(config.compute_dtype), **drawn}
 
-        self.conv1 = Conv(
-            (config.conv1.size, config.conv1.size, 3, c1),
-            stride=config.conv1.stride,
-            padding=(0, conv1_padding(config)),
-            **options(1),
-        )
-        self.conv2 = Conv((5, 5, c1, c2), padding=(2, 2), **options(2))
-        self.conv3 = Conv((3, 3, c2 * towers, c3), padding=(1, 1), **options(3))
-        self.conv4 = Conv((3, 3, c3, c4), padding=(1, 1), **options(4))
-        self.conv5 = Conv((3, 3, c4, c5), padding=(1, 1), **options(5))
-        side = layer_sizes(config)["pool5"]
-        self.fc6 = Dense((side * side * c5 * towers, f6), **options(6))
-        self.fc7 = Dense((f6 * towers, f7), **options(7))
-        self.fc8 = Dense((f7 * towers, f8), **options(8))
+        def inputs(name: str, units: int) -> int:
+            return units * towers if name in config.crossings else units
+
+        for name, conv in config.convs().items():
+            shape = (conv.size, conv.size, inputs(name, maps), conv.width // towers)
+            borders = (conv.padding, conv.padding + overhang(conv, side))
+            kind = Conv
+            if name in config.unshared:
+                kind, shape = LocalConv, (sizes[name], sizes[name], *shape)
+            setattr(self, name, kind(shape, stride=conv.stride, padding=borders, **options(conv)))
+            maps, side = conv.width // towers, pooled_size(config, name, sizes[name])
+        units = side * side * maps
+        for name, hidden in config.hidden().items():
+            setattr(self, name, Dense((inputs(name, units), hidden.width // towers), **options(hidden)))
+            units = hidden.width // towers
+        classes = -(-config.classes // towers)  # padded up when the classes do not divide
+        self.fc8 = Dense((inputs("fc8", units), classes), **options(config.fc8))
 
     def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Class scores for images [B, 224, 224, 3]; `dropout_keys` [B] while training, None at test."""
-        rate = self.config.dropout
-        x = [images.astype(self.config.compute_dtype)] * self.conv1.kernel.shape[0]
-        x = self.activate(self.conv1(x))  # 2 x [B, 55, 55, 48]
-        x = self.pool(self.normalise(x))  # 2 x [B, 27, 27, 48]
-        x = self.activate(self.conv2(x))  # 2 x [B, 27, 27, 128]
-        x = self.pool(self.normalise(x))  # 2 x [B, 13, 13, 128]
-        x = self.activate(self.conv3(cross(x)))  # 2 x [B, 13, 13, 192] from [B, 13, 13, 256]
-        x = self.activate(self.conv4(x))  # 2 x [B, 13, 13, 192]
-        x = self.activate(self.conv5(x))  # 2 x [B, 13, 13, 128]
-        x = self.pool(x)  # 2 x [B, 6, 6, 128]
-        x = self.activate(self.fc6(cross(x)))  # 2 x [B, 2048] from [B, 9216]
-        x = dropout(x, rate, dropout_keys, layer=6)
-        x = self.activate(self.fc7(cross(x)))  # 2 x [B, 2048] from [B, 4096]
-        x = dropout(x, rate, dropout_keys, layer=7)
-        x = self.fc8(cross(x))  # 2 x [B, 500]
-        return at_least_float32(cross(x)[0][:, : self.config.classes])  # [B, 1000]
+        config, lrn = self.config, self.config.lrn
+        x = [images.astype(config.compute_dtype)] * self.fc8.kernel.shape[0]
+        for name in config.convs():
+            x = getattr(self, name)(self.inputs(name, x))
+            x = self.normalise(x, name in lrn.before_activation)
+            x = self.activate(x)
+            x = self.normalise(x, name in lrn.after_activation)
+            x = self.normalise_maps(x, name in config.map_norm.after)
+            x = self.pool(x, name in config.pool.after)
+            x = self.normalise(x, name in lrn.after_pool)
+        for layer, name in enumerate(config.hidden(), 6):
+            x = self.activate(getattr(self, name)(self.inputs(name, x)))
+            x = dropout(x, config.dropout, dropout_keys, layer)
+        x = self.fc8(self.inputs("fc8", x))
+        return at_least_float32(cross(x)[0][:, : config.classes])  # [B, classes]
+
+    def inputs(self, name: str, x: Towers) -> Towers:
+        return cross(x) if name in self.config.crossings else x
 
     def activate(self, x: Towers) -> Towers:
         return [ACTIVATIONS[self.config.activation](tower) for tower in x]
 
-    def normalise(self, x: Towers) -> Towers:
+    def normalise(self, x: Towers, here: bool) -> Towers:
         """Local response normalisation among the maps of a tower; it never sees another's."""
         lrn = self.config.lrn
-        return [local_response_norm(tower, lrn.size, lrn.k, lrn.alpha, lrn.beta) for tower in x]
+        alpha = lrn.alpha if lrn.alpha_times == "sum" else lrn.alpha / lrn.size
+        return [local_response_norm(t, lrn.size, lrn.k, alpha, lrn.beta) for t in x] if here else x
 
-    def pool(self, x: Towers) -> Towers:
-        return [max_pool(tower, self.config.pool.window, self.config.pool.stride) for tower in x]
+    def normalise_maps(self, x: Towers, here: bool) -> Towers:
+        norm = self.config.map_norm
+        return [map_norm(t, norm.size, norm.k, norm.alpha, norm.beta) for t in x] if here else x
+
+    def pool(self, x: Towers, here: bool) -> Towers:
+        return [max_pool(t, self.config.pool.window, self.config.pool.stride) for t in x] if here else x
 
 
-def conv1_padding(config: NetworkConfig) -> int:
-    """Zeros below and right of the image so that the last window fits, as in the authors' code: 3 at 224."""
-    return -(config.image_size - config.conv1.size) % config.conv1.stride
+def overhang(conv: ConvConfig, side: int) -> int:
+    """Zeros to add below and right so that the last kernel fits: 3 for conv1 at 224 pixels."""
+    return -(side + 2 * conv.padding - conv.size) % conv.stride
+
+
+def pooled_size(config: NetworkConfig, name: str, side: int) -> int:
+    """The side of a convolution's maps after the pool that follows, if one does."""
+    return pooled(side, config.pool.window, config.pool.stride) if name in config.pool.after else side
 
 
 def layer_sizes(config: NetworkConfig) -> dict[str, int]:
-    """The side of every spatial layer, from the input to the last pool."""
-
-    def pooled(side: int) -> int:
-        return (side - config.pool.window) // config.pool.stride + 1
-
-    padded = config.image_size + conv1_padding(config)
-    conv1 = (padded - config.conv1.size) // config.conv1.stride + 1
-    pool1 = pooled(conv1)
-    pool2 = pooled(pool1)
-    if pooled(pool2) < 1:
-        raise ConfigError(
-            f"network.image_size={config.image_size} is too small: the last pool would see "
-            f"{pool2} x {pool2} maps through a window of {config.pool.window}"
-        )
-    return {
-        "input": config.image_size,
-        "conv1": conv1,
-        "pool1": pool1,
-        "conv2": pool1,
-        "pool2": pool2,
-        "conv3": pool2,
-        "conv4": pool2,
-        "conv5": pool2,
-        "pool5": pooled(pool2),
-    }
+    """The side of every spatial layer: input, conv1, pool1, ... as far as there are any."""
+    side = config.image_size
+    sizes = {"input": side}
+    for name, conv in config.convs().items():
+        whole = side + 2 * conv.padding + overhang(conv, side)
+        sizes[name] = (whole - conv.size) // conv.stride + 1
+        side = pooled_size(config, name, sizes[name])
+        pools = name in config.pool.after
+        if whole < conv.size or (pools and sizes[name] < config.pool.window):
+            what = f"{name}'s pool" if whole >= conv.size else name
+            raise ConfigError(
+                f"network.image_size={config.image_size} is too small: nothing is left for {what}"
+            )
+        if pools:
+            sizes[name.replace("conv", "pool")] = side
+    return sizes

@@ -8,6 +8,7 @@ as the list.
 from functools import partial
 
 import jax
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax import numpy as jnp
@@ -29,10 +30,11 @@ class Layer(nnx.Module):
         bias: float,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        places: int = 0,  # leading axes of the shape along which each place has a bias of its own
     ):
         weights = jax.random.normal(rngs.params(), (towers, *shape), jnp.float32)
         self.kernel = nnx.Param(deviation * weights)
-        self.bias = nnx.Param(jnp.full((towers, shape[-1]), bias, jnp.float32))
+        self.bias = nnx.Param(jnp.full((towers, *shape[:places], shape[-1]), bias, jnp.float32))
         self.dtype = dtype
         # float32 means float32: no TF32 on a GPU, no bfloat16 passes on a TPU.
         self.precision = lax.Precision.HIGHEST if dtype == jnp.float32 else None
@@ -47,7 +49,7 @@ class Layer(nnx.Module):
 class Conv(Layer):
     """One plain convolution for each tower: grouped and batched ones compile to far slower programs."""
 
-    def __init__(self, shape: tuple[int, ...], *, stride: int = 1, padding: tuple[int, int], **layer):
+    def __init__(self, shape: tuple[int, ...], *, stride: int, padding: tuple[int, int], **layer):
         super().__init__(shape, **layer)
         self.strides, self.padding = (stride, stride), (padding, padding)
 
@@ -63,6 +65,29 @@ class Conv(Layer):
             )
             for t in range(len(x))
         ]
+
+
+class LocalConv(Conv):
+    """A convolution with a kernel and a bias for every place; kernel[t, y, x] is an ordinary one."""
+
+    def __init__(self, shape: tuple[int, ...], **layer):
+        super().__init__(shape, places=2, **layer)
+
+    def products(self, x: Towers, kernels: jax.Array) -> Towers:
+        return [self.product(tower, kernel) for tower, kernel in zip(x, kernels, strict=True)]
+
+    def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """x [B, H, W, I] with kernel [h, w, k, k, I, O]."""
+        height, width, *size = kernel.shape[:4]
+        x = jnp.pad(x, [(0, 0), self.padding, self.padding, (0, 0)])
+        reach = [(n - 1) * stride + 1 for n, stride in zip((height, width), self.strides, strict=True)]
+        seen = [
+            x[:, i : i + reach[0] : self.strides[0], j : j + reach[1] : self.strides[1]]
+            for i, j in np.ndindex(*size)
+        ]
+        patches = jnp.concatenate(seen, axis=-1)
+        flat = kernel.reshape(height, width, -1, kernel.shape[-1])
+        return jnp.einsum("bhwi,hwio->bhwo", patches, flat, precision=self.precision)
 
 
 class Dense(Layer):
@@ -103,23 +128,22 @@ product.defvjp(_product_forward, _product_backward)
 
 @jax.custom_vjp
 def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """y [..., maps] plus one number a map."""
-    return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+    """y [..., maps] plus one number a map, or one for each place of each map."""
+    return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
-def _add_bias_forward(y: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
-    return add_bias(y, bias), None
+def _add_bias_forward(y: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return add_bias(y, bias), bias
 
 
-def _add_bias_backward(kept: None, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _add_bias_backward(bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sums by multiplying with ones: XLA:CPU sums over leading axes several times slower, and less exactly.
 
     Eight rows of them, as for one row it takes neither its fast path nor its order of summation.
     """
-    del kept
-    rows = g.reshape(-1, g.shape[-1])
+    rows = g.reshape(-1, bias.size)
     ones = lax.optimization_barrier(jnp.ones((8, rows.shape[0]), g.dtype))
-    return g, jnp.dot(ones, rows, precision=lax.Precision.HIGHEST)[0]
+    return g, jnp.dot(ones, rows, precision=lax.Precision.HIGHEST)[0].reshape(bias.shape)
 
 
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)

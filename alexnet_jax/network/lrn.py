@@ -2,6 +2,8 @@
 
     b_i = a_i / d_i^beta,   d_i = k + alpha * sum of a_j^2 over the window of `size` maps around i
 
+The authors' code has a second kind, whose window is `size` x `size` pixels of one map; all else is the same.
+
 Differentiating this through `reduce_window` and `pow` costs several times the memory traffic that it
 needs. Here only the input is kept for the backward pass, the window sum is a few shifted slices that XLA
 fuses into one loop, and d^0.75 takes two square roots. With W the same window sum and t = d^beta:
@@ -21,41 +23,54 @@ from jax import lax
 from jax import numpy as jnp
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-@partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def local_response_norm(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> jax.Array:
     """`a` over its last axis (the maps of one tower), normalised; `size` is odd, sums are float32."""
+    return _normalise(a, (a.ndim - 1,), size, k, alpha, beta)
+
+
+def map_norm(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> jax.Array:
+    """Images [B, H, W, C], each map by the mean of squares over `size` x `size` pixels, zeros beyond."""
+    return _normalise(a, (1, 2), size, k, alpha / size**2, beta)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+@partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+def _normalise(
+    a: jax.Array, axes: tuple[int, ...], size: int, k: float, alpha: float, beta: float
+) -> jax.Array:
     wide = at_least_float32(a)
-    return (wide / _power(_denominator(wide, size, k, alpha), beta)).astype(a.dtype)
+    return (wide / _power(k + alpha * _window_sum(wide * wide, axes, size), beta)).astype(a.dtype)
 
 
-def _forward(a: jax.Array, size: int, k: float, alpha: float, beta: float) -> tuple[jax.Array, jax.Array]:
-    return local_response_norm(a, size, k, alpha, beta), a
+def _forward(
+    a: jax.Array, axes: tuple[int, ...], size: int, k: float, alpha: float, beta: float
+) -> tuple[jax.Array, jax.Array]:
+    return _normalise(a, axes, size, k, alpha, beta), a
 
 
-def _backward(size: int, k: float, alpha: float, beta: float, a: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+def _backward(
+    axes: tuple[int, ...], size: int, k: float, alpha: float, beta: float, a: jax.Array, g: jax.Array
+) -> tuple[jax.Array]:
     a, g = lax.optimization_barrier((a, g))
     wide, g = at_least_float32(a), at_least_float32(g)
-    d = _denominator(wide, size, k, alpha)
+    d = k + alpha * _window_sum(wide * wide, axes, size)
     # The adjoint of a centred window is the window mirrored: the same one, as `size` is odd.
-    spread = _window_sum(g * wide / (d * _power(d, beta)), size)
+    spread = _window_sum(g * wide / (d * _power(d, beta)), axes, size)
     wide = at_least_float32(lax.optimization_barrier(a))
-    t = _power(_denominator(wide, size, k, alpha), beta)
+    t = _power(k + alpha * _window_sum(wide * wide, axes, size), beta)
     return (((g - 2 * alpha * beta * wide * spread * t) / t).astype(a.dtype),)
 
 
-local_response_norm.defvjp(_forward, _backward)
+_normalise.defvjp(_forward, _backward)
 
 
-def _denominator(a: jax.Array, size: int, k: float, alpha: float) -> jax.Array:
-    return k + alpha * _window_sum(a * a, size)
-
-
-def _window_sum(x: jax.Array, size: int) -> jax.Array:
-    """For each map the sum over itself and `size // 2` neighbours on each side, clipped at the ends."""
-    maps, reach = x.shape[-1], size // 2
-    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
-    return sum(lax.slice_in_dim(padded, i, i + maps, axis=-1) for i in range(size))
+def _window_sum(x: jax.Array, axes: tuple[int, ...], size: int) -> jax.Array:
+    """For each place the sum over itself and `size // 2` neighbours on each side, clipped at the ends."""
+    for axis in axes:
+        length, reach = x.shape[axis], size // 2
+        padded = jnp.pad(x, [(reach, reach) if i == axis else (0, 0) for i in range(x.ndim)])
+        x = sum(lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size))
+    return x
 
 
 def _power(d: jax.Array, beta: float) -> jax.Array:

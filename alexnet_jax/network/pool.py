@@ -16,8 +16,20 @@ from jax import lax
 from jax import numpy as jnp
 
 
+def pooled(side: int, window: int, stride: int) -> int:
+    """The side of a map after pooling: a last window that overlaps its end is kept."""
+    return 1 + -(-max(side - window, 0) // stride)
+
+
 def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """Maximum over `window` x `window` neighbourhoods, `stride` apart, of images [B, H, W, C]."""
+    """Maximum over `window` x `window` neighbourhoods, `stride` apart, of images [B, H, W, C].
+
+    A last window that overlaps the image's end sees what there is; `stride` is at most `window`.
+    """
+    beyond = [(pooled(n, window, stride) - 1) * stride + window - n for n in x.shape[1:3]]
+    if any(beyond):
+        lowest = jnp.array(-jnp.inf, x.dtype)
+        x = lax.pad(x, lowest, [(0, 0, 0), *((0, n, 0) for n in beyond), (0, 0, 0)])
     return _max_pool(x, window, stride, x.shape[1:3])
 
 

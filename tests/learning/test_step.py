@@ -33,6 +33,7 @@ from tests.learning.steps import (
     relative_error,
     velocity,
 )
+from tests.network.networks import redrawn
 
 
 @functools.cache
@@ -77,7 +78,8 @@ def train_double(config: Config, shape: tuple[int, int]) -> dict:
 def test_the_step_follows_the_gradient_of_the_mean_loss(narrow: Config) -> None:
     """float64: along a random direction the loss changes as the gradient says, dropout and all."""
     config = dataclasses.replace(narrow, optimizer=dataclasses.replace(narrow.optimizer, weight_decay=0.0))
-    config = with_network(config, compute_dtype="float64", weight_deviations=(0.02,) + (0.1,) * 7)
+    config = with_network(config, compute_dtype="float64")
+    config = dataclasses.replace(config, network=redrawn(config.network, {"conv1": 0.02}, 0.1))
     with jax.enable_x64(True):
         mesh = make_mesh(2, 2)
         step, looks, batch = make_train_step(config, mesh), random_pixels(config), random_batch(config, mesh)
@@ -199,14 +201,14 @@ def test_randomness_follows_seed_and_step(narrow: Config) -> None:
 def test_first_weights(narrow: Config) -> None:
     """Section 5: normal with each layer's deviation, a constant bias; towers differ; nothing moves yet."""
     state = first_state(narrow)
-    layers = zip(sorted(state.params), narrow.network.weight_deviations, narrow.network.biases, strict=True)
-    for name, deviation, bias in layers:
-        kernel = state.params[name]["kernel"]
+    assert list(state.params) == list(narrow.network.layers())
+    for name, layer in narrow.network.layers().items():
+        kernel, deviation = state.params[name]["kernel"], layer.deviation
         spread = 4 / np.sqrt(2 * kernel.size)
         assert kernel.std() == pytest.approx(deviation, rel=spread), name
         assert abs(kernel.mean()) < 4 * deviation / np.sqrt(kernel.size)
         assert not np.any(kernel[0] == kernel[1])
-        assert np.all(state.params[name]["bias"] == bias)
+        assert np.all(state.params[name]["bias"] == layer.bias)
     assert not any(np.any(v) for v in jax.tree.leaves(velocity(state)))
 
 

@@ -1,26 +1,38 @@
-"""AlexNet in NumPy float64, loop by loop, written from section 3 of the paper."""
+"""AlexNet in NumPy float64, loop by loop, written from section 3 of the paper and from what its authors ran.
+
+Of our code it reads the names of the config's fields only.
+"""
 
 from typing import Any
 
 import numpy as np
 
+from alexnet_jax.config import ConvConfig, NetworkConfig
+
 Array = np.ndarray
+ACTIVATIONS = {"relu": lambda x: np.maximum(0, x), "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
 
 
-def convolve(x: Array, kernel: Array, bias: Array, stride: int, before: int, after: int) -> Array:
-    """x [H, W, C] with kernel [k, k, C, F]."""
-    x = np.pad(x, [(before, after), (before, after), (0, 0)])
-    size = kernel.shape[0]
-    side = (x.shape[0] - size) // stride + 1
-    out = np.zeros((side, side, kernel.shape[3]))
-    for i in range(side):
-        for j in range(side):
-            patch = x[i * stride : i * stride + size, j * stride : j * stride + size]
-            out[i, j] = np.tensordot(patch, kernel, 3) + bias
+def places(side: int, size: int, stride: int) -> int:
+    """1 + ceil((side - size) / stride): windows begin as long as the one before has left something over."""
+    return 1 + int(np.ceil((side - size) / stride))
+
+
+def convolve(x: Array, kernel: Array, bias: Array, conv: ConvConfig) -> Array:
+    """x [H, W, C] with one kernel [k, k, C, F] and bias [F], or with one at every place."""
+    size, pad = conv.size, conv.padding
+    side = places(x.shape[0] + 2 * pad, size, conv.stride)
+    end = (side - 1) * conv.stride + size - x.shape[0] - pad
+    x = np.pad(x, [(pad, end), (pad, end), (0, 0)])
+    out = np.zeros((side, side, kernel.shape[-1]))
+    for i, j in np.ndindex(side, side):
+        patch = x[i * conv.stride : i * conv.stride + size, j * conv.stride : j * conv.stride + size]
+        own = kernel.ndim > 4
+        out[i, j] = np.tensordot(patch, kernel[i, j] if own else kernel, 3) + (bias[i, j] if own else bias)
     return out
 
 
-def normalise(a: Array, n: int = 5, k: float = 2, alpha: float = 1e-4, beta: float = 0.75) -> Array:
+def normalise(a: Array, n: int, k: float, alpha: float, beta: float) -> Array:
     """Section 3.3, map by map."""
     maps, b = a.shape[-1], np.zeros_like(a)
     for i in range(maps):
@@ -29,37 +41,57 @@ def normalise(a: Array, n: int = 5, k: float = 2, alpha: float = 1e-4, beta: flo
     return b
 
 
-def pool(x: Array, z: int = 3, s: int = 2) -> Array:
-    side = (x.shape[0] - z) // s + 1
+def normalise_maps(a: Array, n: int, k: float, alpha: float, beta: float) -> Array:
+    """The source's second kind, pixel by pixel: alpha is divided by the n * n pixels of a window."""
+    b, r = np.zeros_like(a), n // 2
+    for i, j in np.ndindex(*a.shape[:2]):
+        seen = a[max(0, i - r) : i + r + 1, max(0, j - r) : j + r + 1]
+        b[i, j] = a[i, j] / (k + alpha / (n * n) * (seen**2).sum(axis=(0, 1))) ** beta
+    return b
+
+
+def pool(x: Array, z: int, s: int) -> Array:
+    side = places(x.shape[0], z, s)
     out = np.zeros((side, side, x.shape[2]))
-    for i in range(side):
-        for j in range(side):
-            out[i, j] = x[i * s : i * s + z, j * s : j * s + z].max(axis=(0, 1))
+    for i, j in np.ndindex(side, side):
+        out[i, j] = x[i * s : i * s + z, j * s : j * s + z].max(axis=(0, 1))
     return out
 
 
-def forward(params: dict[str, Any], image: Array, towers: int, padding: int, classes: int) -> Array:
-    """Class scores of one image [S, S, 3] at test time: hidden outputs are halved."""
+def forward(params: dict[str, Any], image: Array, net: NetworkConfig) -> Array:
+    """Class scores of one image [S, S, 3] at test time: hidden outputs are scaled by what dropout keeps."""
     p = {name: {k: np.asarray(v, np.float64) for k, v in layer.items()} for name, layer in params.items()}
+    towers, act = range(net.towers), ACTIVATIONS[net.activation]
+    x = [image] * net.towers
 
-    def conv(name: str, inputs: list[Array], stride: int = 1, before: int = 0, after: int = 0) -> list[Array]:
-        kernel, bias = p[name]["kernel"], p[name]["bias"]
-        return [
-            np.maximum(0, convolve(inputs[t], kernel[t], bias[t], stride, before, after))
-            for t in range(towers)
-        ]
+    def read(name: str) -> list[Array]:
+        return [np.concatenate(x, axis=-1)] * net.towers if name in net.crossings else x
 
-    def dense(name: str, inputs: Array) -> list[Array]:
-        return [inputs.ravel() @ p[name]["kernel"][t] + p[name]["bias"][t] for t in range(towers)]
+    for name, conv in net.convs().items():
+        seen = read(name)
+        x = [convolve(seen[t], p[name]["kernel"][t], p[name]["bias"][t], conv) for t in towers]
+        x = [after_convolution(a, name, net) for a in x]
+    for name in net.hidden():
+        seen = read(name)
+        x = [act(seen[t].ravel() @ p[name]["kernel"][t] + p[name]["bias"][t]) for t in towers]
+        x = [a * (1 - net.dropout) for a in x]
+    seen = read("fc8")
+    scores = [seen[t].ravel() @ p["fc8"]["kernel"][t] + p["fc8"]["bias"][t] for t in towers]
+    return np.concatenate(scores)[: net.classes]
 
-    def both(x: list[Array]) -> Array:
-        return np.concatenate(x, axis=-1)
 
-    x = [pool(normalise(a)) for a in conv("conv1", [image] * towers, 4, 0, padding)]
-    x = [pool(normalise(a)) for a in conv("conv2", x, 1, 2, 2)]
-    x = conv("conv3", [both(x)] * towers, 1, 1, 1)
-    x = conv("conv4", x, 1, 1, 1)
-    x = [pool(a) for a in conv("conv5", x, 1, 1, 1)]
-    x = [np.maximum(0, a) * 0.5 for a in dense("fc6", both(x))]
-    x = [np.maximum(0, a) * 0.5 for a in dense("fc7", both(x))]
-    return both(dense("fc8", both(x)))[:classes]
+def after_convolution(a: Array, name: str, net: NetworkConfig) -> Array:
+    """A tower's maps, from the sums of a convolution to the input of the next layer."""
+    lrn, maps = net.lrn, net.map_norm
+    alpha = lrn.alpha / (lrn.size if lrn.alpha_times == "mean" else 1)
+    responses = (lrn.size, lrn.k, alpha, lrn.beta)
+    if name in lrn.before_activation:
+        a = normalise(a, *responses)
+    a = ACTIVATIONS[net.activation](a)
+    if name in lrn.after_activation:
+        a = normalise(a, *responses)
+    if name in maps.after:
+        a = normalise_maps(a, maps.size, maps.k, maps.alpha, maps.beta)
+    if name in net.pool.after:
+        a = pool(a, net.pool.window, net.pool.stride)
+    return normalise(a, *responses) if name in lrn.after_pool else a

@@ -12,20 +12,20 @@ from jax.sharding import PartitionSpec
 from alexnet_jax.config import Config, NetworkConfig, build
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import PARAMETERS, make_mesh
-from alexnet_jax.network.alexnet import AlexNet, conv1_padding, layer_sizes
+from alexnet_jax.network.alexnet import AlexNet, layer_sizes, overhang
 from alexnet_jax.network.layers import Towers, cross, dropout
 from configs import cifar10, fashion_mnist
 from tests.network import reference
+from tests.network.networks import redrawn
 
 
 def parts(config: NetworkConfig, kind: type[AlexNet] = AlexNet) -> tuple[nnx.GraphDef, dict]:
     """The network's graph, and weights drawn in NumPy, for which nothing is compiled."""
     graph, shapes = nnx.split(nnx.eval_shape(lambda: kind(config, nnx.Rngs(params=1))), nnx.Param)
     params, rng = nnx.to_pure_dict(shapes), np.random.default_rng(1)
-    for i, name in enumerate(sorted(params)):
-        deviation, bias = config.weight_deviations[i], config.biases[i]
-        kernel = rng.normal(0, deviation, params[name]["kernel"].shape).astype(np.float32)
-        params[name] = {"kernel": kernel, "bias": np.full(params[name]["bias"].shape, bias, np.float32)}
+    for name, layer in config.layers().items():
+        kernel = rng.normal(0, layer.deviation, params[name]["kernel"].shape).astype(np.float32)
+        params[name] = {"kernel": kernel, "bias": np.full(params[name]["bias"].shape, layer.bias, np.float32)}
     return graph, params
 
 
@@ -47,21 +47,22 @@ def test_forward_against_numpy(narrow: Config, towers: int) -> None:
         towers=towers,
         classes=9,
         image_size=66,
-        weight_deviations=(0.01, 0.2, 0.2, 0.3, 0.3, 0.5, 0.5, 0.5),
-        biases=(0.1, 1.0, -0.2, 1.0, 0.5, 1.0, -0.3, 0.2),
     )
+    deviations = {"conv1": 0.01, "conv2": 0.2, "conv3": 0.2, "conv4": 0.3, "conv5": 0.3}
+    biases = {"conv1": 0.1, "conv3": -0.2, "conv5": 0.5, "fc7": -0.3, "fc8": 0.2}
+    config = redrawn(config, deviations, 0.5, biases)
     graph, params = parts(config)
     images = np.random.default_rng(0).normal(0, 60, (2, 66, 66, 3)).astype(np.float32)
     found = call(graph, params, images, (1, towers))
     for image, scores in zip(images, found, strict=True):
-        wanted = reference.forward(params, np.float64(image), towers, conv1_padding(config), 9)
+        wanted = reference.forward(params, np.float64(image), config)
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
 def test_sizes_of_small_pictures() -> None:
     sizes = {
-        cifar10: [28, 24, 11, 11, 5, 5, 5, 5, 2],
-        fashion_mnist: [24, 20, 9, 9, 4, 4, 4, 4, 1],
+        cifar10: [28, 24, 12, 12, 6, 6, 6, 6, 3],
+        fashion_mnist: [24, 20, 10, 10, 5, 5, 5, 5, 2],
     }
     for recipe, wanted in sizes.items():
         assert list(layer_sizes(build(recipe.get_config().to_dict()).network).values()) == wanted
@@ -69,7 +70,7 @@ def test_sizes_of_small_pictures() -> None:
 
 def test_sizes_of_the_paper(paper: Config) -> None:
     assert list(layer_sizes(paper.network).values()) == [224, 55, 27, 27, 13, 13, 13, 13, 6]
-    assert conv1_padding(paper.network) == 3
+    assert overhang(paper.network.conv1, 224) == 3
     _, params = parts(paper.network)
     shapes = {name: layer["kernel"].shape for name, layer in params.items()}
     assert shapes["conv1"] == (2, 11, 11, 3, 48)

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from alexnet_jax.config import Config, build
 
 ROOT = Path(__file__).parent.parent.parent
+WIDTHS = {"conv1": 8, "conv2": 16, "conv3": 16, "conv4": 16, "conv5": 8, "fc6": 16, "fc7": 32}
 NARROW = (
-    "--config.network.conv_widths=(8,16,16,16,8)",
-    "--config.network.fc_widths=(16,32)",
+    *(f"--config.network.{name}.width={width}" for name, width in WIDTHS.items()),
     "--config.train.batch_size=16",
 )
 
@@ -22,7 +22,8 @@ NARROW = (
 def narrow(recipe: ConfigDict, data_dir: Path, steps: int, **more: dict[str, Any]) -> Config:
     """A recipe with the network and the batch of `NARROW`, for runs within this process."""
     values = recipe.to_dict()
-    values["network"] |= {"conv_widths": (8, 16, 16, 16, 8), "fc_widths": (16, 32)}
+    for name, width in WIDTHS.items():
+        values["network"][name]["width"] = width
     values["train"] |= {"batch_size": 16, "steps": steps}
     values["data"]["dir"] = str(data_dir)
     for section, changes in more.items():

@@ -13,7 +13,7 @@ from alexnet_jax.config import build
 from alexnet_jax.errors import CONFIG, DIVERGED, REFUSED, RefusedError
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
-from tests.run.commands import run, train
+from tests.run.commands import WIDTHS, run, train
 
 QUICK = "--config=configs/quickstart.py"
 
@@ -129,11 +129,12 @@ def test_a_workdir_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_workdir_of_another_network_and_a_corrupt_config(tmp_path: Path) -> None:
     values = quickstart.get_config().to_dict()
-    network = {"conv_widths": (8, 16, 16, 16, 8), "fc_widths": (16, 64)}
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
-    Workdir(str(tmp_path)).adopt(build(values | {"network": values["network"] | network}))
+    for name, width in (WIDTHS | {"fc7": 64}).items():
+        values["network"][name]["width"] = width
+    Workdir(str(tmp_path)).adopt(build(values))
     _, err = train(tmp_path, data_dir=tmp_path, code=REFUSED)
-    assert "network.fc_widths=(16, 64), this config says (16, 32)" in complaint(err)
+    assert "network.fc7.width=64, this config says 32" in complaint(err)
     (tmp_path / "config.json").write_text('{"seed": 0')
     _, err = train(tmp_path, data_dir=tmp_path, code=REFUSED)
     assert "config.json is corrupt" in complaint(err)
