@@ -149,6 +149,7 @@ class DataConfig:
     threads: int  # that read and decode; 0 stands for as many as there are cores
     keep_mib: int  # keep raw splits of up to so many MiB in memory once they are read; 0 keeps none
     trace: bool  # write a digest of what each step reads to trace.jsonl
+    order: Literal["shuffled", "fixed"]  # drawn anew for every epoch, or once for all
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,13 @@ class AugmentConfig:
     """Section 4.1. The deviation of the noise along a component is `colour_noise` times `colour_unit`."""
 
     flip: bool
+    shared_by: int  # so many pictures of a batch, side by side, share their crop and their flip
+    last_offset: bool  # crops start at 0 to 32 at 256 and 224; without, at 0 to 31
+    mean: Literal["under_crop", "centre"]  # the part of the mean picture that is taken off a crop
     colour_noise: float
     colour_unit: Literal["root_eigenvalue", "eigenvalue"]
+    colour_divides: bool  # while there is noise, divide the input by 1 + colour_noise
+    colour_until: float  # the epoch at which the noise ends; 0: never
 
 
 @dataclass(frozen=True)
@@ -167,18 +173,38 @@ class OptimizerConfig:
     momentum: float
     weight_decay: float
     decay_biases: bool
+    layer_decay: tuple[tuple[str, float], ...]  # layers whose weights have a decay of their own
+
+
+@dataclass(frozen=True)
+class BiasRateConfig:
+    """The learning rate of biases: `ratio` times that of weights."""
+
+    ratio: float
+    follow: bool  # fall when the weights' rate falls; if not, only as stated here
+    factor: float
+    drops: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The learning rate: divided by `factor` at each epoch in `drops`, or whenever validation stalls."""
+    """The learning rate of weights, and where those of biases and of single layers differ from it.
 
-    kind: Literal["plateau", "drops"]
+    plateau: divided by `factor` whenever the validation error stalls; drops: at epochs `drops`; dexp: at
+    equal distances, by `factor` in all; polynomial: (1 - what is gone of the run) ^ `power`.
+    """
+
+    kind: Literal["plateau", "drops", "dexp", "polynomial"]
     learning_rate: float
+    warmup_epochs: float  # of linear ascent from 0
     factor: float
     drops: tuple[float, ...]
-    patience: int  # plateau: evaluations without a new best before a drop
+    patience: int  # evaluations without a new best before a drop
     max_drops: int
+    levels: int
+    power: float
+    biases: BiasRateConfig
+    layers: tuple[tuple[str, float, float], ...]  # (layer, epoch, rate): from then on its own; 0 freezes it
 
 
 @dataclass(frozen=True)
@@ -270,8 +296,11 @@ def _convert(wanted: Any, value: Any, path: str) -> Any:
             return value
         raise ConfigError(f"config.{path}={value!r} must be one of {', '.join(map(repr, arguments))}")
     if origin is tuple:
-        if isinstance(value, Iterable) and not isinstance(value, str):
-            return tuple(_convert(arguments[0], item, path) for item in value)
+        items = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else None
+        if items is not None and arguments[-1] is Ellipsis:
+            return tuple(_convert(arguments[0], item, path) for item in items)
+        if items is not None and len(items) == len(arguments):
+            return tuple(_convert(kind, item, path) for kind, item in zip(arguments, items, strict=True))
     elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     elif type(value) is wanted and (wanted is not float or math.isfinite(value)):
@@ -293,18 +322,20 @@ _RULES: tuple[Rule, ...] = (
     ),
     ("network.dropout optimizer.momentum", lambda v: 0 <= v < 1, "must be in [0, 1)"),
     ("evaluation.views", lambda v: v in (1, 10), "must be 1 (centre) or 10 (corners, centre, flips)"),
-    ("schedule.drops", lambda v: list(v) == sorted(v), "must ascend"),
+    ("schedule.drops schedule.biases.drops", lambda v: list(v) == sorted(v), "must ascend"),
+    ("schedule.levels", lambda v: v >= 2, "must be at least 2"),
     (
         "network.image_size network.conv1.width network.lrn.k network.map_norm.k network.pool.window "
         "network.pool.stride data.size data.read_ahead schedule.learning_rate schedule.factor "
-        "schedule.patience train.batch_size train.epochs train.log_every evaluation.batch_size "
+        "schedule.patience schedule.power schedule.biases.ratio schedule.biases.factor "
+        "augment.shared_by train.batch_size train.epochs train.log_every evaluation.batch_size "
         "evaluation.every_epochs checkpoint.every_steps checkpoint.keep",
         lambda v: v > 0,
         "must be above 0",
     ),
     (
         "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
-        "data.keep_mib schedule.max_drops train.steps",
+        "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps",
         lambda v: v >= 0,
         "must not be negative",
     ),
@@ -320,6 +351,15 @@ def _complaints(config: Config) -> Iterable[str]:
                 yield f"{path}={value} {words}"
     network, data = config.network, config.data
     yield from _network_complaints(network)
+    for field, named in (
+        ("optimizer.layer_decay", config.optimizer.layer_decay),
+        ("schedule.layers", config.schedule.layers),
+    ):
+        for name, *numbers in named:
+            if name not in network.layers():
+                yield f"{field} names {name}; there is {', '.join(network.layers())}"
+            if min(numbers) < 0:
+                yield f"{field}: {name} must not have a negative number, {min(numbers)}"
     if data.size < network.image_size:
         yield f"data.size={data.size} is smaller than the crop, network.image_size={network.image_size}"
 

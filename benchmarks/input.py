@@ -35,6 +35,7 @@ from alexnet_jax.data.packed import MAKING
 from alexnet_jax.data.packing import Work, make_plan, pack
 from alexnet_jax.data.shards import Form, write_shard
 from alexnet_jax.data.sources import FolderSource
+from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.step import init_state, make_train_step, no_totals
 from alexnet_jax.mesh import open_mesh
 from alexnet_jax.run.evaluation import device_pixels
@@ -180,7 +181,7 @@ def step_speeds(config: Config, path: epath.Path, steps: int, turns: int) -> dic
             if i == settling:
                 began = time.perf_counter()
             before = totals
-            state, totals = step(state, totals, looks, next(batches) if real else held, np.float32(1e-4))
+            state, totals = step(state, totals, looks, next(batches) if real else held, Pace.steady(1e-4))
             jax.block_until_ready(before)
         jax.block_until_ready(totals)
         return time.perf_counter() - began

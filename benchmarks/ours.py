@@ -11,6 +11,7 @@ import numpy as np
 from alexnet_jax.config import build
 from alexnet_jax.learning.augment import pixels
 from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.step import Batch, init_state, make_evaluation_step, make_train_step
 from alexnet_jax.mesh import make_mesh
 from configs.imagenet import PAPER
@@ -30,7 +31,7 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
 
     def train() -> None:
         nonlocal state
-        state, _ = jax.block_until_ready(train_step(state, Totals.zero(), looks, rows, np.float32(rate)))
+        state, _ = jax.block_until_ready(train_step(state, Totals.zero(), looks, rows, Pace.steady(rate)))
 
     def forward() -> None:
         jax.block_until_ready(evaluation_step(state.params, Totals.zero(), looks, rows))

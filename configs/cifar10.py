@@ -11,10 +11,10 @@ pictures, not the four-layer network of the paper's Figure 1.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from configs import imagenet, variants
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "paper") -> ConfigDict:
     config = imagenet.get_config()
     config.data.name = "cifar10"
     config.data.size = 32
@@ -30,4 +30,4 @@ def get_config() -> ConfigDict:
     config.schedule.kind = "drops"
     config.schedule.drops = (100.0, 110.0)
     config.evaluation.batch_size = 1000
-    return config
+    return variants.apply(config, variant)

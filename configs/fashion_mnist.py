@@ -10,10 +10,10 @@ Everything that is not set here is that of configs/cifar10.py.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from configs import cifar10, variants
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "paper") -> ConfigDict:
     config = cifar10.get_config()
     config.data.name = "fashion_mnist"
     config.data.size = 28
@@ -21,4 +21,4 @@ def get_config() -> ConfigDict:
     config.augment.colour_noise = 0.0  # the pictures are grey
     config.train.epochs = 40.0
     config.schedule.drops = (30.0, 35.0)
-    return config
+    return variants.apply(config, variant)

@@ -10,10 +10,10 @@ Everything that is not set here is the paper's, from configs/imagenet.py.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from configs import imagenet, variants
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "paper") -> ConfigDict:
     config = imagenet.get_config()
     config.mesh = {"data": 1, "tower": 2, "cpu_devices": 2}
 
@@ -35,4 +35,4 @@ def get_config() -> ConfigDict:
     config.evaluation.batch_size = 200
     config.evaluation.every_epochs = 2.0
     config.checkpoint.every_steps = 500
-    return config
+    return variants.apply(config, variant)

@@ -119,14 +119,17 @@ class TrainingOrder:
     """The ids of every batch: a permutation for each epoch, of (seed, epoch) alone, end to end.
 
     The last partial batch of an epoch goes on into the next one: no picture is dropped, and any step's batch
-    is known without those before it.
+    is known without those before it. A `fixed` order is that of the first epoch for all.
     """
 
-    def __init__(self, seed: int, images: int, batch_size: int):
+    def __init__(self, seed: int, images: int, batch_size: int, *, fixed: bool = False):
         self.images, self.batch_size = images, batch_size
-        self._permutation = functools.lru_cache(maxsize=3)(
-            lambda epoch: np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(images)
-        )
+
+        @functools.lru_cache(maxsize=3)
+        def permutation(epoch: int) -> np.ndarray:
+            return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(images)
+
+        self._permutation = (lambda _: permutation(0)) if fixed else permutation
 
     def __call__(self, step: int) -> np.ndarray:
         first, images = step * self.batch_size, self.images

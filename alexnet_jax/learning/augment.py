@@ -31,41 +31,68 @@ def pixels(mean: np.ndarray, covariance: np.ndarray, config: AugmentConfig) -> P
     return Pixels(mean.astype(np.float32), noise.astype(np.float32))
 
 
-def colour_shifts(keys: jax.Array, pixels: Pixels) -> jax.Array:
-    """One draw of colour noise for each key: f32[B, 3].
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Colours:
+    """What happens to the colours of each picture of a batch."""
+
+    shift: jax.Array  # f32[B, 3]
+    divisor: jax.Array  # f32[B]
+
+
+def draw_colours(keys: jax.Array, pixels: Pixels, strength: jax.Array, config: AugmentConfig) -> Colours:
+    """One draw of colour noise for each key, `strength` times as strong as the config says.
 
     For a whole batch at once, on every device: the last bit of a normal number, and of a product of matrices,
     depends on how many are computed together, and would depend on the mesh.
     """
     draws = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
-    return jnp.dot(draws, pixels.colour_noise.T, precision=lax.Precision.HIGHEST)
+    shifts = jnp.dot(draws, pixels.colour_noise.T, precision=lax.Precision.HIGHEST)
+    divisor = 1 + strength * config.colour_noise * config.colour_divides
+    return Colours(strength * shifts, jnp.full(len(keys), divisor, jnp.float32))
+
+
+def shared(keys: jax.Array, by: int) -> jax.Array:
+    """The first key of every `by` that are side by side, for all of them."""
+    return keys[jnp.arange(len(keys)) // by * by]
 
 
 def random_view(
-    picture: jax.Array, key: jax.Array, shift: jax.Array, pixels: Pixels, size: int, flip: bool
+    picture: jax.Array, key: jax.Array, colours: Colours, pixels: Pixels, size: int, config: AugmentConfig
 ) -> jax.Array:
-    """A random crop, perhaps mirrored, less the mean, plus its shift in colour: f32[size, size, 3]."""
+    """A random crop, perhaps mirrored, less the mean, in shifted colours: f32[size, size, 3]."""
     crop_key, flip_key = jax.random.split(key)
-    # 32 places each way at 256 and 224: the paper's factor 2048 = 32 * 32 * 2.
-    places = max(picture.shape[0] - size, 1)
+    # 32 places each way at 256 and 224: the paper's factor 2048 = 32 * 32 * 2. The source has 33.
+    border = picture.shape[0] - size
+    places = max(border + config.last_offset, 1)
     corner = (*jax.random.randint(crop_key, (2,), 0, places), 0)
     window = (size, size, 3)
     view = lax.dynamic_slice(picture, corner, window).astype(jnp.float32)
-    view -= lax.dynamic_slice(pixels.mean, corner, window)
-    if flip:
+    below = corner if config.mean == "under_crop" else (border // 2, border // 2, 0)
+    view -= lax.dynamic_slice(pixels.mean, below, window)
+    if config.flip:
         view = jnp.where(jax.random.bernoulli(flip_key), view[:, ::-1], view)
-    return view + shift[None, None]
+    view += colours.shift[None, None]
+    # "so that the scale of training data doesn't become too different", says the source, which divides.
+    return view / colours.divisor if config.colour_divides else view
 
 
-def fixed_views(pictures: jax.Array, pixels: Pixels, size: int, count: int) -> jax.Array:
+def fixed_views(
+    pictures: jax.Array, pixels: Pixels, size: int, count: int, config: AugmentConfig
+) -> jax.Array:
     """f32[count, B, ...]: the centre view, or the paper's ten: corners, centre, and their mirror images."""
     border = pictures.shape[1] - size
     middle = border // 2
     corners = [(middle, middle)]
     if count == 10:
         corners = [(0, 0), (0, border), (middle, middle), (border, 0), (border, border)]
-    centred = pictures.astype(jnp.float32) - pixels.mean[None]
-    views = [centred[:, top : top + size, left : left + size] for top, left in corners]
+
+    def view(top: int, left: int) -> jax.Array:
+        mean = (top, left) if config.mean == "under_crop" else (middle, middle)
+        below = lax.slice(pixels.mean, (*mean, 0), (mean[0] + size, mean[1] + size, 3))
+        return pictures[:, top : top + size, left : left + size].astype(jnp.float32) - below[None]
+
+    views = [view(*corner) for corner in corners]
     if count == 10:
         views += [view[:, :, ::-1] for view in views]
     return jnp.stack(views)

@@ -5,32 +5,25 @@ from typing import Any
 import jax
 import optax
 
-from alexnet_jax.config import OptimizerConfig
+from alexnet_jax.config import LAYERS, OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
-    """The rule as an optax chain; `update` takes the rate of the step as `learning_rate`.
+    """The rule as an optax chain; `update` takes the `rates` of the step, f32[layers, 2], from the host.
 
     The rate is applied before the momentum: the velocity keeps what earlier, higher rates gave it.
     """
+    decays = dict(config.layer_decay)
 
-    def decayed(params: Any) -> Any:
-        return jax.tree.map_with_path(lambda path, _: config.decay_biases or path[-1].key == "kernel", params)
-
-    return optax.chain(
-        optax.add_decayed_weights(config.weight_decay, decayed),
-        scale_by_rate(),
-        optax.trace(config.momentum),
-    )
-
-
-def scale_by_rate() -> optax.GradientTransformationExtraArgs:
-    """Multiplies by -learning_rate, which is an argument of `update`: a plateau is seen by the host."""
+    def scaled(path: tuple, gradient: jax.Array, w: jax.Array, rates: jax.Array) -> jax.Array:
+        layer, kind = path[-2].key, path[-1].key
+        decay = decays.get(layer, config.weight_decay) if kind == "kernel" or config.decay_biases else 0
+        return -rates[LAYERS.index(layer), int(kind == "bias")] * (gradient + decay * w)
 
     def update(
-        updates: Any, state: optax.EmptyState, params: Any = None, *, learning_rate: jax.Array, **_: Any
+        updates: Any, state: optax.EmptyState, params: Any = None, *, rates: jax.Array, **_: Any
     ) -> tuple[Any, optax.EmptyState]:
-        del params
-        return jax.tree.map(lambda g: -learning_rate * g, updates), state
+        return jax.tree.map_with_path(lambda *leaf: scaled(*leaf, rates), updates, params), state
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    descend = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    return optax.chain(descend, optax.trace(config.momentum))

@@ -18,9 +18,17 @@ from jax import numpy as jnp
 from jax.sharding import Mesh
 
 from alexnet_jax.config import Config, NetworkConfig
-from alexnet_jax.learning.augment import Pixels, colour_shifts, fixed_views, random_view
+from alexnet_jax.learning.augment import (
+    Colours,
+    Pixels,
+    draw_colours,
+    fixed_views,
+    random_view,
+    shared,
+)
 from alexnet_jax.learning.metrics import Totals, score
 from alexnet_jax.learning.optimizer import make_optimizer
+from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.mesh import DATA, EVERYWHERE, PARAMETERS, TOWER, compiler_options, row_spec, shard
 from alexnet_jax.network.alexnet import AlexNet
 
@@ -48,7 +56,7 @@ class Batch:
     labels: jax.Array  # i32[B]
 
 
-TrainStep = Callable[[State, Totals, Pixels, Batch, jax.Array], tuple[State, Totals]]
+TrainStep = Callable[[State, Totals, Pixels, Batch, Pace], tuple[State, Totals]]
 EvaluationStep = Callable[[Params, Totals, Pixels, Batch], Totals]
 
 
@@ -88,37 +96,37 @@ def no_totals(mesh: Mesh) -> Totals:
 
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
-    """The compiled step: (state, totals so far, pixels, batch, rate) -> (state, totals)."""
+    """The compiled step: (state, totals so far, pixels, batch, pace) -> (state, totals)."""
     graph, optimizer = network_graph(config.network), make_optimizer(config.optimizer)
+    augment = config.augment
 
     def body(
         params: Params,
         pixels: Pixels,
         batch: Batch,
         view_keys: jax.Array,
-        shifts: jax.Array,
+        colours: Colours,
         dropout_keys: jax.Array,
     ) -> Totals:
-        look = partial(random_view, size=config.network.image_size, flip=config.augment.flip)
-        views = jax.vmap(look, in_axes=(0, 0, 0, None))(batch.pictures, view_keys, shifts, pixels)
+        look = partial(random_view, size=config.network.image_size, config=augment)
+        views = jax.vmap(look, in_axes=(0, 0, 0, None))(batch.pictures, view_keys, colours, pixels)
         scores = nnx.merge(graph, params)(views, dropout_keys)
         return score(jax.nn.log_softmax(scores), batch.labels)
 
-    def step(
-        state: State, totals: Totals, pixels: Pixels, batch: Batch, rate: jax.Array
-    ) -> tuple[State, Totals]:
+    def step(state: State, totals: Totals, pixels: Pixels, batch: Batch, pace: Pace) -> tuple[State, Totals]:
         # Every device draws for all rows: cut arrays may round in another way, and gathering them costs more.
         whole = partial(lax.with_sharding_constraint, shardings=shard(mesh, EVERYWHERE))
         keys = whole(example_keys(config.seed, state.step, batch.labels.shape[0]))
         view_keys, colour_keys, dropout_keys = jnp.unstack(keys, axis=1)
-        shifts = whole(colour_shifts(colour_keys, pixels))
+        view_keys = shared(view_keys, augment.shared_by)
+        colours = whole(draw_colours(colour_keys, pixels, pace.colour, augment))
 
         def loss(params: Params) -> tuple[jax.Array, Totals]:
-            sums = over_mesh(body, mesh)(params, pixels, batch, view_keys, shifts, dropout_keys)
+            sums = over_mesh(body, mesh)(params, pixels, batch, view_keys, colours, dropout_keys)
             return sums.loss / sums.images, sums
 
         gradients, sums = jax.grad(loss, has_aux=True)(state.params)
-        updates, velocity = optimizer.update(gradients, state.velocity, state.params, learning_rate=rate)
+        updates, velocity = optimizer.update(gradients, state.velocity, state.params, rates=pace.rates)
         params = optax.apply_updates(state.params, updates)
         return State(state.step + 1, params, velocity), totals + sums
 
@@ -131,7 +139,7 @@ def make_evaluation_step(config: Config, mesh: Mesh, views: int) -> EvaluationSt
     graph = network_graph(config.network)
 
     def body(params: Params, pixels: Pixels, batch: Batch) -> Totals:
-        images = fixed_views(batch.pictures, pixels, config.network.image_size, views)
+        images = fixed_views(batch.pictures, pixels, config.network.image_size, views, config.augment)
         scores = nnx.merge(graph, params)(images.reshape(-1, *images.shape[2:]))
         each = jax.nn.log_softmax(scores).reshape(views, -1, config.network.classes)
         mean = jax.nn.logsumexp(each, axis=0) - jnp.log(views)

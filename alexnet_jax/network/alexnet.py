@@ -109,15 +109,14 @@ def layer_sizes(config: NetworkConfig) -> dict[str, int]:
     side = config.image_size
     sizes = {"input": side}
     for name, conv in config.convs().items():
+        if side + 2 * conv.padding < conv.size:
+            raise ConfigError(
+                f"network.image_size={config.image_size} is too small: the kernels of {name}, {conv.size} x "
+                f"{conv.size}, would see {side} x {side} pixels and {conv.padding} zeros around them"
+            )
         whole = side + 2 * conv.padding + overhang(conv, side)
         sizes[name] = (whole - conv.size) // conv.stride + 1
         side = pooled_size(config, name, sizes[name])
-        pools = name in config.pool.after
-        if whole < conv.size or (pools and sizes[name] < config.pool.window):
-            what = f"{name}'s pool" if whole >= conv.size else name
-            raise ConfigError(
-                f"network.image_size={config.image_size} is too small: nothing is left for {what}"
-            )
-        if pools:
+        if name in config.pool.after:
             sizes[name.replace("conv", "pool")] = side
     return sizes

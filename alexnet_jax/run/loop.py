@@ -5,14 +5,13 @@ import math
 import time
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
 from alexnet_jax.errors import ConfigError, DivergedError, Interrupted
 from alexnet_jax.learning.metrics import Totals, all_finite
-from alexnet_jax.learning.schedule import learning_rate
+from alexnet_jax.learning.schedule import learning_rate, make_pace
 from alexnet_jax.learning.step import Batch, State, abstract_state, init_state, make_train_step, no_totals
 from alexnet_jax.mesh import EVERYWHERE, shard
 from alexnet_jax.run.checkpoint import Checkpoints
@@ -75,7 +74,8 @@ class Run:
 
     def learn(self, guard: Guard) -> None:
         """Section 5, step by step."""
-        order = TrainingOrder(self.config.seed, self.images, self.config.train.batch_size)
+        fixed = self.config.data.order == "fixed"
+        order = TrainingOrder(self.config.seed, self.images, self.config.train.batch_size, fixed=fixed)
         steps = range(self.first, self.total)
         trace = self.workdir.trace if self.config.data.trace else None
         batches = feed(self.packed, "train", order, steps, self.mesh, self.config.data, trace)
@@ -92,11 +92,9 @@ class Run:
 
     def advance(self, done: int, batch: Batch) -> None:
         """Starts a step, and reports what the one before it has found."""
-        rate = learning_rate(self.config.schedule, self.epoch(done - 1), self.errors)
-        before = self.totals
-        self.state, self.totals = self.train_step(
-            self.state, self.totals, self.evaluator.pixels, batch, np.float32(rate)
-        )
+        when = (self.epoch(done - 1), self.epoch(self.total), self.errors)
+        pace, before = make_pace(self.config, *when), self.totals
+        self.state, self.totals = self.train_step(self.state, self.totals, self.evaluator.pixels, batch, pace)
         # One step waits while another runs. With more, batches pile up on the device, and on simulated ones
         # XLA:CPU comes to a standstill at 32: the threads that launch steps wait for each other.
         jax.block_until_ready(before)
@@ -105,6 +103,7 @@ class Run:
         self.flush()
         self.report.step(done)
         if done % self.config.train.log_every == 0 or done == self.total:
+            rate = learning_rate(self.config.schedule, *when)
             self.unreported, self.totals = (done, self.totals, rate), no_totals(self.mesh)
 
     def epoch(self, step: int) -> float:

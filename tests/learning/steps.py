@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from alexnet_jax.config import Config
 from alexnet_jax.learning.augment import Pixels, pixels
 from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.step import (
     Batch,
     State,
@@ -70,7 +71,7 @@ class Trainer:
         self.config, self.mesh, self.looks = config, mesh, random_pixels(config)
         state, batch = abstract_state(config, mesh), random_batch(config, mesh)
         step = make_train_step(config, mesh)
-        self.compiled = step.lower(state, Totals.zero(), self.looks, batch, np.float32(0)).compile()
+        self.compiled = step.lower(state, Totals.zero(), self.looks, batch, Pace.steady(0)).compile()
         self.text = self.compiled.as_text()
 
     def run(
@@ -81,7 +82,7 @@ class Trainer:
         losses, states = [], [jax.device_get(start)]
         for i, rate in enumerate(rates, first):
             batch = random_batch(self.config, self.mesh, i, draw)
-            state, totals = self.compiled(state, Totals.zero(), self.looks, batch, np.float32(rate))
+            state, totals = self.compiled(state, Totals.zero(), self.looks, batch, Pace.steady(rate))
             losses.append(totals.means()["loss"])
             states.append(jax.device_get(state))
         return {"losses": losses, "states": states}

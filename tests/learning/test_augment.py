@@ -7,19 +7,23 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.config import AugmentConfig
-from alexnet_jax.learning.augment import Pixels, colour_shifts, fixed_views, pixels, random_view
+from alexnet_jax.config import AugmentConfig, build
+from alexnet_jax.learning.augment import Pixels, draw_colours, fixed_views, pixels, random_view, shared
+from configs.imagenet import PAPER
 
-PLAIN = AugmentConfig(flip=True, colour_noise=0.0, colour_unit="root_eigenvalue")
+PLAIN = build(PAPER | {"augment": PAPER["augment"] | {"colour_noise": 0.0}}).augment
 SIZE, CROP = 20, 12
 # Each pixel says where it is.
 PICTURE = np.stack([*np.mgrid[:SIZE, :SIZE], np.zeros((SIZE, SIZE))], axis=-1).astype(np.uint8)
 
 
-def views(picture: np.ndarray, looks: Pixels, crop: int, config: AugmentConfig, count: int) -> np.ndarray:
-    look = jax.vmap(partial(random_view, size=crop, flip=config.flip), in_axes=(None, 0, 0, None))
+def views(
+    picture: np.ndarray, looks: Pixels, crop: int, config: AugmentConfig, count: int, strength: float = 1
+) -> np.ndarray:
+    look = jax.vmap(partial(random_view, size=crop, config=config), in_axes=(None, 0, 0, None))
     keys, colour_keys = jax.random.split(jax.random.key(0), (2, count))
-    return np.asarray(jax.jit(look)(picture, keys, colour_shifts(colour_keys, looks), looks))
+    colours = draw_colours(colour_keys, looks, np.float32(strength), config)
+    return np.asarray(jax.jit(look)(picture, shared(keys, config.shared_by), colours, looks))
 
 
 def blank(size: int) -> Pixels:
@@ -60,7 +64,7 @@ def test_colour_noise(unit: str) -> None:
     """One draw a picture, the same at each pixel; covariance E diag((0.1 u)^2) E^T."""
     factor = np.random.default_rng(0).normal(0, 3, (3, 3))
     covariance = factor @ factor.T
-    config = AugmentConfig(flip=False, colour_noise=0.1, colour_unit=unit)
+    config = dataclasses.replace(PLAIN, flip=False, colour_noise=0.1, colour_unit=unit)
     looks = pixels(np.zeros((1, 1, 3)), covariance, config)
     draws = views(np.zeros((1, 1, 3), np.uint8), looks, 1, config, 20000).reshape(-1, 3)
     values, vectors = np.linalg.eigh(covariance)
@@ -79,11 +83,11 @@ def test_the_ten_views() -> None:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
     mean = rng.uniform(0, 255, (256, 256, 3)).astype(np.float32)
-    found = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 10))
+    found = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 10, PLAIN))
     centred = pictures - mean
     for i, (top, left) in enumerate([(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]):
         window = centred[:, top : top + 224, left : left + 224]
         np.testing.assert_allclose(found[i], window, atol=1e-4)
         np.testing.assert_allclose(found[i + 5], window[:, :, ::-1], atol=1e-4)
-    centre = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 1))
+    centre = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 1, PLAIN))
     np.testing.assert_array_equal(centre[0], found[2])

@@ -9,8 +9,9 @@ import pytest
 
 from alexnet_jax.config import OptimizerConfig
 from alexnet_jax.learning.optimizer import make_optimizer
+from alexnet_jax.learning.schedule import Pace
 
-PAPER = OptimizerConfig(momentum=0.9, weight_decay=0.0005, decay_biases=False)
+PAPER = OptimizerConfig(momentum=0.9, weight_decay=0.0005, decay_biases=False, layer_decay=())
 
 
 @pytest.mark.parametrize("decay_biases", [False, True])
@@ -30,7 +31,7 @@ def test_six_steps_with_a_drop(decay_biases: bool) -> None:
             v[name] = 0.9 * v[name] - decay * rate * w[name] - rate * g[name]
             w[name] = w[name] + v[name]
         gradients = {"conv1": {name: np.float32(value) for name, value in g.items()}}
-        updates, state = optimizer.update(gradients, state, params, learning_rate=np.float32(rate))
+        updates, state = optimizer.update(gradients, state, params, rates=Pace.steady(rate).rates)
         params = optax.apply_updates(params, updates)
     for name in shapes:
         np.testing.assert_allclose(params["conv1"][name], w[name], rtol=1e-5)

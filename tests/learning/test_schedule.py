@@ -1,19 +1,22 @@
 """Fixed drops, and the paper's rule of a stalled validation error."""
 
+import dataclasses
+
 import pytest
 
-from alexnet_jax.config import ScheduleConfig
+from alexnet_jax.config import build
 from alexnet_jax.learning.schedule import learning_rate, plateau_drops
+from configs.imagenet import PAPER
 
-DROPS = ScheduleConfig("drops", 0.01, 10.0, (25.0, 51.0), 3, 3)
-PLATEAU = ScheduleConfig("plateau", 0.01, 10.0, (), 2, 3)
+PLATEAU = dataclasses.replace(build(PAPER).schedule, patience=2)
+DROPS = dataclasses.replace(PLATEAU, kind="drops", drops=(25.0, 51.0))
 
 
 @pytest.mark.parametrize(
     ("epoch", "rate"), [(0, 1e-2), (24.99, 1e-2), (25, 1e-3), (50.9, 1e-3), (51, 1e-4), (90, 1e-4)]
 )
 def test_fixed_drops(epoch: float, rate: float) -> None:
-    assert learning_rate(DROPS, epoch, [0.5]) == pytest.approx(rate)
+    assert learning_rate(DROPS, epoch, 90, [0.5]) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(
@@ -31,4 +34,4 @@ def test_fixed_drops(epoch: float, rate: float) -> None:
 )
 def test_plateau(errors: list[float], drops: int) -> None:
     assert plateau_drops(errors, patience=2, max_drops=3) == drops
-    assert learning_rate(PLATEAU, 1, errors) == pytest.approx(0.01 / 10**drops)
+    assert learning_rate(PLATEAU, 1, 90, errors) == pytest.approx(0.01 / 10**drops)

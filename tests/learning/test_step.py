@@ -10,6 +10,7 @@ import pytest
 from alexnet_jax.config import Config
 from alexnet_jax.learning import step as step_module
 from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.step import (
     Batch,
     EvaluationStep,
@@ -71,7 +72,7 @@ def train_double(config: Config, shape: tuple[int, int]) -> dict:
     step = make_train_step(config, mesh)
     state = jax.device_put(as_double(first_state(config)), state_shardings(config, mesh))
     for i in range(3):
-        state, _ = step(state, Totals.zero(), looks, random_batch(config, mesh, i), np.float64(0.01))
+        state, _ = step(state, Totals.zero(), looks, random_batch(config, mesh, i), Pace.steady(0.01))
     return jax.device_get(state.params)
 
 
@@ -94,7 +95,7 @@ def test_the_step_follows_the_gradient_of_the_mean_loss(narrow: Config) -> None:
                 Totals.zero(),
                 looks,
                 batch,
-                np.float64(1),
+                Pace.steady(1),
             )
             return state, float(totals.loss) / 8
 
@@ -128,7 +129,7 @@ def test_a_batch_is_learnt_by_heart(narrow: Config) -> None:
     step, looks, totals = make_train_step(config, mesh), random_pixels(config), no_totals(mesh)
     batch, losses = random_batch(config, mesh, draw=blotched_rows), []
     for _ in range(200):
-        state, totals = step(state, totals, looks, batch, np.float32(0.01))
+        state, totals = step(state, totals, looks, batch, Pace.steady(0.01))
         losses.append(float(totals.loss) / 8)
     losses = np.diff(losses, prepend=0)
     assert losses[0] > 2

@@ -82,8 +82,11 @@ def test_sizes_of_the_paper(paper: Config) -> None:
 
 
 def test_too_small_a_picture(paper: Config) -> None:
-    with pytest.raises(ConfigError, match="image_size=50 is too small"):
-        layer_sizes(dataclasses.replace(paper.network, image_size=50))
+    message = (
+        "image_size=10 is too small: the kernels of conv1, 11 x 11, would see 10 x 10 pixels and 0 zeros"
+    )
+    with pytest.raises(ConfigError, match=message):
+        layer_sizes(dataclasses.replace(paper.network, image_size=10))
 
 
 @pytest.mark.parametrize(("layer", "meets"), [("conv2", False), ("conv3", True), ("conv5", True)])

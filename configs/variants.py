@@ -1,0 +1,248 @@
+"""What the paper claims and what its authors tried, each as a change of a config: python -m configs.variants
+
+    --config=configs/imagenet.py:source              the authors' own net, their config 145
+    --config=configs/imagenet.py:source,no_lrn       changes are made from left to right
+
+Figures are errors on the 2012 validation split over ten views, of the authors' logs where there is a number
+(#), else of the paper; the difference is to #145, or to what the paper compares with.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Change = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A change, in words and in code, and what it did to the authors' net."""
+
+    words: str
+    change: Change
+    origin: str = ""
+    top1: float | None = None
+    top5: float | None = None
+    difference: str = ""
+
+
+def apply(config: Any, names: str) -> Any:
+    """The config with the variants of a comma-separated list."""
+    for name in names.split(","):
+        if name not in VARIANTS:
+            raise ValueError(f"there is no variant {name!r}; there are {', '.join(VARIANTS)}")
+        VARIANTS[name].change(config)
+    return config
+
+
+def _paper(config: Any) -> None:
+    """What configs say if nothing is said."""
+    del config
+
+
+def _source(config: Any) -> None:
+    """Every difference between the text and config 145 that is known."""
+    network, augment = config.network, config.augment
+    network.lrn.alpha_times = "mean"
+    network.lrn.before_activation, network.lrn.after_activation = ("conv1",), ("conv2",)
+    network.map_norm.after = ("conv2",)
+    for name in ("conv3", "conv4", "conv5", "conv6"):
+        network[name].deviation = 0.03
+    augment.shared_by, augment.last_offset, augment.mean = 32, True, "centre"
+    augment.colour_divides = True
+    config.data.order = "fixed"
+    config.schedule.biases.ratio, config.schedule.biases.follow = 2.0, False
+    _by_hand(25, 51, 67, 72, 79, 91)(config)
+
+
+def _by_hand(
+    first: float, second: float, conv1: float, frozen: float, last: float | None, stop: float
+) -> Change:
+    """Epochs at which the authors divided the rate by ten, twice; then what they did to conv1; and so on."""
+
+    def change(config: Any) -> None:
+        schedule = config.schedule
+        schedule.kind, schedule.factor = "drops", 10.0
+        schedule.drops = tuple(float(epoch) for epoch in (first, second, last) if epoch)
+        thaw = (("conv1", float(conv1), 1e-5),) if conv1 < frozen else ()
+        schedule.layers = (*thaw, ("conv1", float(frozen), 0.0))
+        config.augment.colour_until = float(conv1)
+        config.train.epochs = float(stop)
+
+    return change
+
+
+def _dexp(config: Any) -> None:
+    """Weights .01, divided by 250 in 4 levels; biases .02, by 10 in 2."""
+    schedule = config.schedule
+    schedule.kind, schedule.factor, schedule.levels, schedule.layers = "dexp", 250.0, 4, ()
+    biases = schedule.biases
+    biases.ratio, biases.follow, biases.factor = 2.0, False, 10.0
+    biases.drops = (config.train.epochs / 2,)
+
+
+def _half(config: Any) -> None:
+    """One tower, half the kernels; conv5 and the hidden layers are as large as in both (footnote 2)."""
+    network = config.network
+    network.towers = 1
+    for name in ("conv1", "conv2", "conv3", "conv4"):
+        network[name].width //= 2
+
+
+def _towers(count: int) -> Change:
+    def change(config: Any) -> None:
+        config.network.towers = count
+
+    return change
+
+
+def _no_lrn(config: Any) -> None:
+    lrn = config.network.lrn
+    lrn.before_activation = lrn.after_activation = lrn.after_pool = config.network.map_norm.after = ()
+
+
+def _lrn1_only(config: Any) -> None:
+    lrn = config.network.lrn
+    lrn.before_activation = tuple(name for name in lrn.before_activation if name != "conv2")
+    lrn.after_activation = tuple(name for name in lrn.after_activation if name != "conv2")
+    config.network.map_norm.after = ()
+
+
+def _lrn2_before_relu(config: Any) -> None:
+    lrn = config.network.lrn
+    lrn.before_activation = (*lrn.before_activation, "conv2")
+    lrn.after_activation = tuple(name for name in lrn.after_activation if name != "conv2")
+
+
+def _non_overlapping_pool(config: Any) -> None:
+    """2 x 2 windows; conv2 and conv5 have a pixel less of zeros around, so that sizes are 28, 13 and 6."""
+    network = config.network
+    network.pool.window = network.pool.stride = 2
+    network.conv2.padding, network.conv5.padding = 1, 0
+
+
+def _no_conv3_crossing(config: Any) -> None:
+    config.network.crossings = tuple(name for name in config.network.crossings if name != "conv3")
+
+
+def _no_communication(config: Any) -> None:
+    """Columns meet in the scores alone; wider conv2 and hidden layers make up for their inputs."""
+    network = config.network
+    network.crossings = ("fc8",)
+    network.conv2.width = network.conv2.width * 5 // 4
+    network.fc6.width, network.fc7.width = 2 * network.fc6.width, 2 * network.fc7.width
+
+
+def _without(name: str, heir: str) -> Change:
+    """Leaves a layer out; the next one reads what it read, and the pool that followed it follows `heir`."""
+
+    def change(config: Any) -> None:
+        network = config.network
+        network[name].width = 0
+        later = {
+            "conv2": "conv3",
+            "conv3": "conv4",
+            "conv4": "conv5",
+            "conv5": "fc6",
+            "fc6": "fc7",
+            "fc7": "fc8",
+        }
+        if name in network.crossings and later[name] not in network.crossings:
+            network.crossings = (later[name], *network.crossings)
+        network.crossings = tuple(layer for layer in network.crossings if layer != name)
+        network.pool.after = tuple(heir if layer == name else layer for layer in network.pool.after)
+        for norm, field in (
+            (network.lrn, "before_activation"),
+            (network.lrn, "after_activation"),
+            (network.map_norm, "after"),
+        ):
+            norm[field] = tuple(layer for layer in norm[field] if layer != name)
+
+    return change
+
+
+def _six_convs(config: Any) -> None:
+    """As wide as conv5, over the last pool, reading both towers."""
+    network = config.network
+    network.conv6.width = network.conv5.width
+    network.crossings = ("conv6", *network.crossings)
+
+
+def _set(path: str, value: Any) -> Change:
+    def change(config: Any) -> None:
+        *groups, field = path.split(".")
+        for group in groups:
+            config = config[group]
+        config[field] = value
+
+    return change
+
+
+VARIANTS = {
+    "paper": Variant("the text of the paper", _paper, "Table 2", 0.407, 0.182),
+    "source": Variant("the authors' config", _source, "#145", 0.406640, 0.182100),
+    "half": Variant(
+        "one tower with half the kernels", _half, "145-half, 2010 test", 0.391680, 0.182287, "+1.7 / +1.2"
+    ),
+    "one_tower": Variant("all kernels in one tower: no groups", _towers(1)),
+    "four_towers": Variant("as many kernels in four towers", _towers(4)),
+    "no_lrn": Variant("no normalisation at all", _no_lrn, "#148", 0.420340, 0.193620, "+1.37 / +1.15"),
+    "lrn1_only": Variant("none after conv2", _lrn1_only, "#167", 0.404880, 0.181180, "-0.18 / -0.09"),
+    "lrn2_before_relu": Variant(
+        "LRN of conv2 before its ReLU", _lrn2_before_relu, "#166", 0.410960, 0.186740, "+0.43 / +0.46"
+    ),
+    "non_overlapping_pool": Variant(
+        "pools of 2 x 2", _non_overlapping_pool, "#147", 0.410580, 0.185100, "+0.39 / +0.30"
+    ),
+    "no_conv3_crossing": Variant(
+        "conv3 reads its own tower", _no_conv3_crossing, "#127", difference="significantly worse"
+    ),
+    "no_communication": Variant(
+        "towers meet in fc8 alone", _no_communication, "#150", 0.418280, 0.193300, "+1.16 / +1.12"
+    ),
+    "tanh": Variant("tanh for ReLU", _set("network.activation", "tanh"), "Figure 1", difference="6 x slower"),
+    "sigmoid": Variant("sigmoid for ReLU", _set("network.activation", "sigmoid")),
+    "no_conv2": Variant("without conv2", _without("conv2", "conv3"), "section 7", difference="about +2"),
+    "no_conv3": Variant("without conv3", _without("conv3", ""), "section 7", difference="about +2"),
+    "no_conv4": Variant("without conv4", _without("conv4", ""), "section 7", difference="about +2"),
+    "no_conv5": Variant("without conv5", _without("conv5", "conv4"), "section 7", difference="about +2"),
+    "no_fc6": Variant("without fc6", _without("fc6", "")),
+    "no_fc7": Variant("without fc7", _without("fc7", "")),
+    "no_dropout": Variant(
+        "no dropout", _set("network.dropout", 0.0), "section 4.2", difference="substantial overfitting"
+    ),
+    "no_colour_noise": Variant(
+        "no colour noise", _set("augment.colour_noise", 0.0), "section 4.1", difference="more than +1"
+    ),
+    "no_weight_decay": Variant(
+        "no weight decay", _set("optimizer.weight_decay", 0.0), "section 5", difference="trains worse"
+    ),
+    "six_convs": Variant(
+        "a sixth convolution over the last pool",
+        _six_convs,
+        "#146 pre-trained",
+        0.3899,
+        0.16622,
+        "-1.67 / -1.59",
+    ),
+    "hand_145": Variant("rates by hand, as for #145", _by_hand(25, 51, 67, 72, 79, 91), "#145"),
+    "hand_145_2010": Variant("as for 145-2010", _by_hand(23, 51, 68, 72, 78, 93), "145-2010"),
+    "hand_145_half": Variant("as for 145-half", _by_hand(20, 48, 66, 72, None, 96), "145-half"),
+    "hand_147": Variant("as for #147", _by_hand(23, 51, 79, 79, 79, 90), "#147"),
+    "hand_148": Variant("as for #148", _by_hand(22, 44, 69, 73, 86, 97), "#148"),
+    "hand_150": Variant("as for #150", _by_hand(25, 49, 66, 72, 79, 92), "#150"),
+    "dexp": Variant("the later automatic schedule", _dexp, "#170", 0.405280, 0.180480, "-0.14 / -0.16"),
+}
+
+
+def listing() -> str:
+    """A line for each variant."""
+    lines = [f"{'variant':<22}{'what':<42}{'figure of':<22}{'top-1':>7}{'top-5':>7}  difference, points"]
+    for name, v in VARIANTS.items():
+        errors = "".join(f"{100 * e:7.2f}" if e is not None else f"{'':7}" for e in (v.top1, v.top5))
+        lines.append(f"{name:<22}{v.words:<42}{v.origin:<22}{errors}  {v.difference}".rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(listing())
