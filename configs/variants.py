@@ -139,17 +139,11 @@ def _without(name: str, heir: str) -> Change:
     def change(config: Any) -> None:
         network = config.network
         network[name].width = 0
-        later = {
-            "conv2": "conv3",
-            "conv3": "conv4",
-            "conv4": "conv5",
-            "conv5": "fc6",
-            "fc6": "fc7",
-            "fc7": "fc8",
-        }
-        if name in network.crossings and later[name] not in network.crossings:
-            network.crossings = (later[name], *network.crossings)
-        network.crossings = tuple(layer for layer in network.crossings if layer != name)
+        layers = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+        crossings = set(network.crossings)
+        if name in crossings:
+            crossings = crossings - {name} | {layers[layers.index(name) + 1]}
+        network.crossings = tuple(sorted(crossings))
         network.pool.after = tuple(heir if layer == name else layer for layer in network.pool.after)
         for norm, field in (
             (network.lrn, "before_activation"),

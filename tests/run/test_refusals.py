@@ -25,7 +25,7 @@ FLAGS = [
     (["--config.mesh.data=4", "--config.mesh.cpu_devices=8", "--config.train.batch_size=30"], "28 or 32"),
     (["--config.mesh.data=4"], "needs 8 devices, there are 2 .*mesh.cpu_devices=8"),
     (["--config.mesh.tower=3"], "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
-    (["--config.network.image_size=40"], "network.image_size=40 is too small"),
+    (["--config.network.image_size=10"], "network.image_size=10 is too small"),
     (["extra"], "unexpected argument 'extra'"),
     (["--unknown=1"], "Unknown command line flag 'unknown'"),
 ]
