@@ -39,6 +39,14 @@ def test_any_step_is_known_without_those_before() -> None:
         assert order(step).tolist() == stream[48 * step : 48 * (step + 1)].tolist()
 
 
+def test_a_fixed_order_is_the_same_in_each_epoch() -> None:
+    """The source's: drawn once."""
+    order = TrainingOrder(seed=1, images=100, batch_size=20, fixed=True)
+    epochs = np.stack([order(step) for step in range(15)]).reshape(3, 100)
+    assert sorted(epochs[0]) == list(range(100)) != epochs[0].tolist()
+    assert np.ptp(epochs, axis=0).max() == 0
+
+
 def test_a_batch_larger_than_the_set() -> None:
     ids = TrainingOrder(seed=1, images=10, batch_size=25)(0)
     assert sorted(ids[:10]) == sorted(ids[10:20]) == list(range(10))

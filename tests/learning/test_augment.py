@@ -91,3 +91,40 @@ def test_the_ten_views() -> None:
         np.testing.assert_allclose(found[i + 5], window[:, :, ::-1], atol=1e-4)
     centre = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 1, PLAIN))
     np.testing.assert_array_equal(centre[0], found[2])
+
+
+def test_the_sources_crops() -> None:
+    """33 x 33 places and a flip, one draw for every 32 pictures side by side: 2178 ways."""
+    config = dataclasses.replace(PLAIN, shared_by=32, last_offset=True)
+    picture = np.stack([*np.mgrid[:256, :256], np.zeros((256, 256))], axis=-1).astype(np.uint8)
+    corners = views(picture, blank(256), 224, config, 100)[:, [0, 0], [0, 1], :2].reshape(100, 4)
+    for first in (0, 32, 64, 96):
+        assert np.ptp(corners[first : first + 32], axis=0).max() == 0
+    assert len({tuple(corner) for corner in corners}) == 4
+    alone = dataclasses.replace(config, shared_by=1)
+    places = views(picture[:40, :40], blank(40), 8, alone, 4000)[:, 0]
+    upright = places[places[:, 0, 1] < places[:, 1, 1]]
+    assert (upright[:, 0, :2].min(), upright[:, 0, :2].max()) == (0, 32)
+    assert len({tuple(view) for view in places[:, :2, :2].reshape(-1, 4)}) > 0.8 * min(2178, 4000 * 0.84)
+
+
+def test_the_sources_mean_stays_in_the_middle() -> None:
+    looks = pixels(PICTURE.astype(float), np.eye(3), PLAIN)
+    config = dataclasses.replace(PLAIN, flip=False, mean="centre")
+    found = views(PICTURE, looks, CROP, config, 50)
+    offsets = found[:, 0, 0, :2]  # how far the crop lies from the middle
+    assert np.ptp(found, axis=(1, 2)).max() == 0
+    assert set(offsets.ravel()) == set(range(-4, 4))
+    corner = np.asarray(fixed_views(PICTURE[None], looks, CROP, 10, config))[0, 0]
+    np.testing.assert_array_equal(corner[..., :2], np.full((CROP, CROP, 2), -4))
+
+
+def test_the_source_divides_while_there_is_noise() -> None:
+    """(view + noise) / 1.1, and neither once the noise has ended."""
+    config = dataclasses.replace(PLAIN, flip=False, colour_noise=0.1, colour_divides=True)
+    looks = pixels(np.zeros((SIZE, SIZE, 3)), 100 * np.eye(3), config)
+    plain = dataclasses.replace(config, colour_divides=False)
+    noisy = views(PICTURE, looks, CROP, plain, 5)
+    np.testing.assert_allclose(views(PICTURE, looks, CROP, config, 5), noisy / 1.1, rtol=1e-6)
+    still = views(PICTURE, looks, CROP, config, 5, strength=0)
+    assert not np.any(still % 1) and np.all(np.any(still != noisy, axis=(1, 2, 3)))

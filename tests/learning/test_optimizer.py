@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from alexnet_jax.config import OptimizerConfig
+from alexnet_jax.config import LAYERS, OptimizerConfig
 from alexnet_jax.learning.optimizer import make_optimizer
 from alexnet_jax.learning.schedule import Pace
 
@@ -42,3 +42,30 @@ def test_velocity_is_shaped_like_the_parameters() -> None:
     params = {"fc8": {"kernel": np.zeros((2, 3, 4), np.float32), "bias": np.zeros((2, 4), np.float32)}}
     velocity = make_optimizer(PAPER).init(params)[-1].trace
     assert jax.tree.map(np.shape, velocity) == jax.tree.map(np.shape, params)
+
+
+def test_layers_of_their_own() -> None:
+    """Rates for weights and biases of each layer, a frozen one, and a decay of its own: against NumPy."""
+    rng = np.random.default_rng(1)
+    config = dataclasses.replace(PAPER, layer_decay=(("fc8", 0.01),))
+    optimizer, shapes = make_optimizer(config), {"kernel": (2, 3, 4), "bias": (2, 4)}
+    w = {layer: {k: rng.normal(size=n) for k, n in shapes.items()} for layer in ("conv1", "conv4", "fc8")}
+    v = jax.tree.map(np.zeros_like, w)
+    params = jax.tree.map(np.float32, w)
+    start, state = params, optimizer.init(params)
+    own = {"conv1": (0.0, 0.0), "conv4": (0.01, 0.02), "fc8": (0.005, 0.03)}
+    rates = np.full((len(LAYERS), 2), np.nan, np.float32)
+    for layer, pair in own.items():
+        rates[LAYERS.index(layer)] = pair
+    for _ in range(5):
+        g = jax.tree.map(lambda x: rng.normal(size=x.shape), w)
+        for layer, (weights, biases) in own.items():
+            decay = 0.01 if layer == "fc8" else 0.0005
+            kernel, bias = w[layer]["kernel"], w[layer]["bias"]
+            v[layer]["kernel"] = 0.9 * v[layer]["kernel"] - weights * (decay * kernel + g[layer]["kernel"])
+            v[layer]["bias"] = 0.9 * v[layer]["bias"] - biases * g[layer]["bias"]
+            w[layer] = {"kernel": kernel + v[layer]["kernel"], "bias": bias + v[layer]["bias"]}
+        updates, state = optimizer.update(jax.tree.map(np.float32, g), state, params, rates=rates)
+        params = optax.apply_updates(params, updates)
+    jax.tree.map(lambda found, wanted: np.testing.assert_allclose(found, wanted, rtol=1e-5), params, w)
+    jax.tree.map(np.testing.assert_array_equal, params["conv1"], start["conv1"])

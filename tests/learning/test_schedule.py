@@ -1,11 +1,13 @@
-"""Fixed drops, and the paper's rule of a stalled validation error."""
+"""The rates of every layer: the paper's rule of a stalled validation error, and the authors' tables."""
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from alexnet_jax.config import build
-from alexnet_jax.learning.schedule import learning_rate, plateau_drops
+from alexnet_jax.config import LAYERS, Config, build
+from alexnet_jax.learning.schedule import learning_rate, learning_rates, make_pace, plateau_drops
+from configs import imagenet
 from configs.imagenet import PAPER
 
 PLATEAU = dataclasses.replace(build(PAPER).schedule, patience=2)
@@ -35,3 +37,83 @@ def test_fixed_drops(epoch: float, rate: float) -> None:
 def test_plateau(errors: list[float], drops: int) -> None:
     assert plateau_drops(errors, patience=2, max_drops=3) == drops
     assert learning_rate(PLATEAU, 1, 90, errors) == pytest.approx(0.01 / 10**drops)
+
+
+def recipe(names: str) -> Config:
+    return build(imagenet.get_config(names).to_dict())
+
+
+def rates(config: Config, epoch: float) -> tuple[float, float, float, float]:
+    """Of conv1's weights, of all other weights, of conv1's biases, of all other biases."""
+    found = learning_rates(config.schedule, epoch, config.train.epochs, [])
+    assert found.shape == (len(LAYERS), 2)
+    assert np.all(found[1:] == found[1])
+    return tuple(np.append(found[0], found[1])[[0, 2, 1, 3]].tolist())
+
+
+# Epochs of the authors' changes: (from, rate of all layers but conv1, rate of conv1, colour noise).
+BY_HAND = {
+    "hand_145_2010": ((0, 1e-2, 1e-2, 1), (23, 1e-3, 1e-3, 1), (51, 1e-4, 1e-4, 1), (68, 1e-4, 1e-5, 0))
+    + ((72, 1e-4, 0, 0), (78, 1e-5, 0, 0)),
+    "hand_145": ((0, 1e-2, 1e-2, 1), (25, 1e-3, 1e-3, 1), (51, 1e-4, 1e-4, 1), (67, 1e-4, 1e-5, 0))
+    + ((72, 1e-4, 0, 0), (79, 1e-5, 0, 0)),
+    "hand_145_half": ((0, 1e-2, 1e-2, 1), (20, 1e-3, 1e-3, 1), (48, 1e-4, 1e-4, 1), (66, 1e-4, 1e-5, 0))
+    + ((72, 1e-4, 0, 0),),
+    "hand_147": ((0, 1e-2, 1e-2, 1), (23, 1e-3, 1e-3, 1), (51, 1e-4, 1e-4, 1), (79, 1e-5, 0, 0)),
+    "hand_148": ((0, 1e-2, 1e-2, 1), (22, 1e-3, 1e-3, 1), (44, 1e-4, 1e-4, 1), (69, 1e-4, 1e-5, 0))
+    + ((73, 1e-4, 0, 0), (86, 1e-5, 0, 0)),
+    "hand_150": ((0, 1e-2, 1e-2, 1), (25, 1e-3, 1e-3, 1), (49, 1e-4, 1e-4, 1), (66, 1e-4, 1e-5, 0))
+    + ((72, 1e-4, 0, 0), (79, 1e-5, 0, 0)),
+}
+STOPS = {"hand_145_2010": 93, "hand_145": 91, "hand_145_half": 96, "hand_147": 90, "hand_148": 97} | {
+    "hand_150": 92
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_the_authors_tables(name: str) -> None:
+    """Every tenth of an epoch, weights and biases; biases at twice the rate, which stays."""
+    config = recipe(f"source,{name}")
+    assert config.train.epochs == STOPS[name]
+    for epoch in np.arange(0, STOPS[name], 0.1):
+        _, others, conv1, noise = [row for row in BY_HAND[name] if row[0] <= epoch + 1e-9][-1]
+        epoch = round(float(epoch), 1)
+        bias = 2 * conv1 if conv1 < others else 0.02
+        np.testing.assert_allclose(rates(config, epoch), (conv1, others, bias, 0.02), rtol=1e-6)
+        assert make_pace(config, epoch, config.train.epochs, []).colour == noise
+
+
+def test_source_is_145() -> None:
+    assert recipe("source") == recipe("source,hand_145")
+
+
+def test_dexp() -> None:
+    """Weights .01 by 250 in 4 levels, each 250^(1/3) below the one before; biases .02 by 10 in 2."""
+    config = recipe("dexp")
+    third = 250 ** (1 / 3)
+    for epoch, levels, bias in (
+        (0, 0, 0.02),
+        (22.4, 0, 0.02),
+        (22.5, 1, 0.02),
+        (45, 2, 0.002),
+        (67.5, 3, 0.002),
+    ):
+        weight = 0.01 / third**levels
+        np.testing.assert_allclose(rates(config, epoch), (weight, weight, bias, bias), rtol=1e-6)
+    assert rates(config, 90)[0] == pytest.approx(0.01 / 250)
+
+
+def test_polynomial_and_warm_up() -> None:
+    schedule = dataclasses.replace(PLATEAU, kind="polynomial", power=2.0, warmup_epochs=2.0)
+    for epoch, wanted in ((0, 0), (1, 0.5 * 0.99**2), (2, 0.98**2), (50, 0.25), (100, 0)):
+        assert learning_rate(schedule, epoch, 100, []) == pytest.approx(0.01 * wanted)
+
+
+def test_the_paper_has_one_rate() -> None:
+    """Equal for all layers, biases too, and falling with the plateau."""
+    config = build(PAPER)
+    for errors, rate in (([], 0.01), ([0.5] * 4, 0.001)):
+        np.testing.assert_allclose(
+            learning_rates(config.schedule, 5, 90, errors), np.full((len(LAYERS), 2), rate), rtol=1e-6
+        )
+    assert make_pace(config, 89, 90, []).colour == 1
