@@ -51,22 +51,20 @@ def rates(config: Config, epoch: float) -> tuple[float, float, float, float]:
     return tuple(np.append(found[0], found[1])[[0, 2, 1, 3]].tolist())
 
 
-# Epochs of the authors' changes: (from, rate of all layers but conv1, rate of conv1, colour noise).
+# The authors' changes: the epoch, the rate of all layers but conv1, conv1's own, the colour noise.
 BY_HAND = {
-    "hand_145_2010": ((0, 1e-2, 1e-2, 1), (23, 1e-3, 1e-3, 1), (51, 1e-4, 1e-4, 1), (68, 1e-4, 1e-5, 0))
-    + ((72, 1e-4, 0, 0), (78, 1e-5, 0, 0)),
-    "hand_145": ((0, 1e-2, 1e-2, 1), (25, 1e-3, 1e-3, 1), (51, 1e-4, 1e-4, 1), (67, 1e-4, 1e-5, 0))
-    + ((72, 1e-4, 0, 0), (79, 1e-5, 0, 0)),
-    "hand_145_half": ((0, 1e-2, 1e-2, 1), (20, 1e-3, 1e-3, 1), (48, 1e-4, 1e-4, 1), (66, 1e-4, 1e-5, 0))
-    + ((72, 1e-4, 0, 0),),
-    "hand_147": ((0, 1e-2, 1e-2, 1), (23, 1e-3, 1e-3, 1), (51, 1e-4, 1e-4, 1), (79, 1e-5, 0, 0)),
-    "hand_148": ((0, 1e-2, 1e-2, 1), (22, 1e-3, 1e-3, 1), (44, 1e-4, 1e-4, 1), (69, 1e-4, 1e-5, 0))
-    + ((73, 1e-4, 0, 0), (86, 1e-5, 0, 0)),
-    "hand_150": ((0, 1e-2, 1e-2, 1), (25, 1e-3, 1e-3, 1), (49, 1e-4, 1e-4, 1), (66, 1e-4, 1e-5, 0))
-    + ((72, 1e-4, 0, 0), (79, 1e-5, 0, 0)),
-}
-STOPS = {"hand_145_2010": 93, "hand_145": 91, "hand_145_half": 96, "hand_147": 90, "hand_148": 97} | {
-    "hand_150": 92
+    "hand_145_2010": """
+        0 1e-2 1e-2 1 | 23 1e-3 1e-3 1 | 51 1e-4 1e-4 1 | 68 1e-4 1e-5 0 | 72 1e-4 0 0 | 78 1e-5 0 0 | 93""",
+    "hand_145": """
+        0 1e-2 1e-2 1 | 25 1e-3 1e-3 1 | 51 1e-4 1e-4 1 | 67 1e-4 1e-5 0 | 72 1e-4 0 0 | 79 1e-5 0 0 | 91""",
+    "hand_145_half": """
+        0 1e-2 1e-2 1 | 20 1e-3 1e-3 1 | 48 1e-4 1e-4 1 | 66 1e-4 1e-5 0 | 72 1e-4 0 0 | 96""",
+    "hand_147": """
+        0 1e-2 1e-2 1 | 23 1e-3 1e-3 1 | 51 1e-4 1e-4 1 | 79 1e-5 0 0 | 90""",
+    "hand_148": """
+        0 1e-2 1e-2 1 | 22 1e-3 1e-3 1 | 44 1e-4 1e-4 1 | 69 1e-4 1e-5 0 | 73 1e-4 0 0 | 86 1e-5 0 0 | 97""",
+    "hand_150": """
+        0 1e-2 1e-2 1 | 25 1e-3 1e-3 1 | 49 1e-4 1e-4 1 | 66 1e-4 1e-5 0 | 72 1e-4 0 0 | 79 1e-5 0 0 | 92""",
 }
 
 
@@ -74,13 +72,14 @@ STOPS = {"hand_145_2010": 93, "hand_145": 91, "hand_145_half": 96, "hand_147": 9
 def test_the_authors_tables(name: str) -> None:
     """Every tenth of an epoch, weights and biases; biases at twice the rate, which stays."""
     config = recipe(f"source,{name}")
-    assert config.train.epochs == STOPS[name]
-    for epoch in np.arange(0, STOPS[name], 0.1):
-        _, others, conv1, noise = [row for row in BY_HAND[name] if row[0] <= epoch + 1e-9][-1]
-        epoch = round(float(epoch), 1)
-        bias = 2 * conv1 if conv1 < others else 0.02
-        np.testing.assert_allclose(rates(config, epoch), (conv1, others, bias, 0.02), rtol=1e-6)
-        assert make_pace(config, epoch, config.train.epochs, []).colour == noise
+    *rows, stop = BY_HAND[name].split("|")
+    assert config.train.epochs == float(stop)
+    for tenth in range(10 * int(stop)):
+        passed = [row.split() for row in rows if 10 * int(row.split()[0]) <= tenth]
+        others, conv1, noise = map(float, passed[-1][1:])
+        found, bias = rates(config, tenth / 10), 2 * conv1 if conv1 < others else 0.02
+        np.testing.assert_allclose(found, (conv1, others, bias, 0.02), rtol=1e-6)
+        assert make_pace(config, tenth / 10, config.train.epochs, []).colour == noise
 
 
 def test_source_is_145() -> None:
