@@ -149,7 +149,6 @@ class DataConfig:
     threads: int  # that read and decode; 0 stands for as many as there are cores
     keep_mib: int  # keep raw splits of up to so many MiB in memory once they are read; 0 keeps none
     trace: bool  # write a digest of what each step reads to trace.jsonl
-    order: Literal["shuffled", "fixed"]  # drawn anew for every epoch, or once for all
 
 
 @dataclass(frozen=True)
@@ -212,6 +211,7 @@ class TrainConfig:
     batch_size: int
     epochs: float
     steps: int  # 0 stands for as many as `epochs` takes
+    order: Literal["shuffled", "fixed"]  # drawn anew for every epoch, or once for all
     log_every: int
 
 

@@ -47,9 +47,7 @@ VERIFY = flags.DEFINE_boolean("verify", False, "Read a packed set back instead: 
 def main() -> None:
     """Packs it, or says that it is there."""
     name = processes.require(DATASET, "imagenet2012")
-    config = DataConfig(
-        name, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, 0, trace=False, order="shuffled"
-    )
+    config = DataConfig(name, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, 0, trace=False)
     share = processes.read_share(SHARD.value)
     count = PROCESSES.value or os.cpu_count()
     if FOLDER.value and not epath.Path(FOLDER.value).expanduser().is_dir():

@@ -105,9 +105,7 @@ def ours(packed: PackedSet, passes: int) -> int:
 
 
 def reading() -> DataConfig:
-    return DataConfig(
-        "benchmark", SIZE, "raw", "", read_ahead=4, threads=0, keep_mib=0, trace=False, order="shuffled"
-    )
+    return DataConfig("benchmark", SIZE, "raw", "", read_ahead=4, threads=0, keep_mib=0, trace=False)
 
 
 def rates(tasks: dict[str, Callable[[], int]], turns: int = TURNS) -> dict[str, float]:

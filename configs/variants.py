@@ -50,7 +50,7 @@ def _source(config: Any) -> None:
         network[name].deviation = 0.03
     augment.shared_by, augment.last_offset, augment.mean = 32, True, "centre"
     augment.colour_divides = True
-    config.data.order = "fixed"
+    config.train.order = "fixed"
     config.schedule.biases.ratio, config.schedule.biases.follow = 2.0, False
     _by_hand(25, 51, 67, 72, 79, 91)(config)
 

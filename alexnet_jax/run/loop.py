@@ -74,7 +74,7 @@ class Run:
 
     def learn(self, guard: Guard) -> None:
         """Section 5, step by step."""
-        fixed = self.config.data.order == "fixed"
+        fixed = self.config.train.order == "fixed"
         order = TrainingOrder(self.config.seed, self.images, self.config.train.batch_size, fixed=fixed)
         steps = range(self.first, self.total)
         trace = self.workdir.trace if self.config.data.trace else None

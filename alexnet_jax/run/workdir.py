@@ -12,7 +12,7 @@ from alexnet_jax.config import Config, build
 from alexnet_jax.errors import ConfigError, RefusedError
 
 # A run keeps its network, its data and the order in which it sees them.
-FIXED = ("seed", "network", "data.name", "data.size", "data.encoding", "data.order", "train.batch_size")
+FIXED = ("seed", "network", "data.name", "data.size", "data.encoding", "train.batch_size", "train.order")
 
 
 class Workdir:

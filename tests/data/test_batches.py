@@ -18,7 +18,7 @@ from alexnet_jax.data.shards import Form
 from alexnet_jax.errors import RefusedError
 from tests.data.conftest import plan
 
-READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=True, order="shuffled")
+READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=True)
 
 
 def test_every_epoch_sees_every_picture_once() -> None:
@@ -116,7 +116,7 @@ def slow(step):
     return order(step)
 
 packed = PackedSet(epath.Path(sys.argv[1]))
-config = DataConfig("few", 72, "raw", "", read_ahead=4, threads=2, keep_mib=0, trace=False, order="shuffled")
+config = DataConfig("few", 72, "raw", "", read_ahead=4, threads=2, keep_mib=0, trace=False)
 with contextlib.closing(feed(packed, "train", slow, range(1000), make_mesh(1, 1), config)) as batches:
     for _ in batches:
         sys.exit(42)
@@ -137,7 +137,7 @@ from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PackedSet, TrainingOrder, read_batches
 from alexnet_jax.errors import RefusedError
 
-config = DataConfig("few", 72, sys.argv[2], "", read_ahead=4, threads=2, keep_mib=0, trace=False, order="shuffled")
+config = DataConfig("few", 72, sys.argv[2], "", read_ahead=4, threads=2, keep_mib=0, trace=False)
 try:
     packed = PackedSet(epath.Path(sys.argv[1]))
     list(read_batches(packed, "train", TrainingOrder(0, 40, 4), range(20), np.arange(4), config))

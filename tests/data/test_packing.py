@@ -138,9 +138,7 @@ def test_what_was_stopped_goes_on(halves: Plan, few: tfds.core.DatasetBuilder, t
 
 
 def test_a_half_made_set_is_not_a_set(halves: Plan) -> None:
-    config = DataConfig(
-        "few", 72, "raw", os.fspath(halves.target.parent), 1, 1, 0, trace=False, order="shuffled"
-    )
+    config = DataConfig("few", 72, "raw", os.fspath(halves.target.parent), 1, 1, 0, trace=False)
     Path(halves.target.parent, "packed").symlink_to(halves.target.parent)
     with pytest.raises(RefusedError, match=r"not packed to the end: .* is half made; make it with: python"):
         find_packed(config)
@@ -159,7 +157,7 @@ def test_a_disk_that_is_too_small(few: tfds.core.DatasetBuilder, tmp_path: Path)
 
 
 def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
-    config = DataConfig("few", 72, "raw", str(tmp_path), 1, 1, 0, trace=False, order="shuffled")
+    config = DataConfig("few", 72, "raw", str(tmp_path), 1, 1, 0, trace=False)
     path = tmp_path / "packed" / "few-72-raw"
     path.mkdir(parents=True)
     (path / MARKER).write_text("{")
@@ -174,7 +172,7 @@ def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
 def test_what_lies_beside_the_pictures(packed_path: Path, tmp_path: Path, name: str) -> None:
     """Lost or spoilt, it is named, by those who train and by those who verify."""
     shutil.copytree(packed_path, tmp_path / "packed" / "few-72-raw")
-    config = DataConfig("few", 72, "raw", str(tmp_path), 1, 1, 0, trace=False, order="shuffled")
+    config = DataConfig("few", 72, "raw", str(tmp_path), 1, 1, 0, trace=False)
     whole = find_packed(config)
     verify(whole, processes=1)
     (whole.path / name).write_text("{")

@@ -24,7 +24,7 @@ from alexnet_jax.run.feed import feed
 
 packed = PackedSet(epath.Path(sys.argv[1]))
 order = TrainingOrder(seed=0, images=packed.images("train"), batch_size=50)
-config = DataConfig("many", 256, "raw", "", read_ahead=4, threads=0, keep_mib=0, trace=False, order="shuffled")
+config = DataConfig("many", 256, "raw", "", read_ahead=4, threads=0, keep_mib=0, trace=False)
 steps = 5 * packed.images("train") // 50
 for done, batch in enumerate(feed(packed, "train", order, range(steps), make_mesh(1, 1), config), 1):
     jax.block_until_ready(batch)

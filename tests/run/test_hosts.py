@@ -27,7 +27,7 @@ simulate_cpu_devices(4 // processes)
 if processes > 1:
     jax.distributed.initialize(f"localhost:{port}", processes, number)
 packed = PackedSet(epath.Path(path))
-config = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=False, order="shuffled")
+config = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=False)
 order = TrainingOrder(seed=7, images=40, batch_size=16)
 for case, (data, tower, first) in enumerate(cases):
     batches = feed(packed, "train", order, range(first, last), make_mesh(data, tower), config)
