@@ -79,7 +79,7 @@ class LocalConv(Conv):
     def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """x [B, H, W, I] with kernel [h, w, k, k, I, O]."""
         height, width, *size = kernel.shape[:4]
-        x = jnp.pad(x, [(0, 0), self.padding, self.padding, (0, 0)])
+        x = jnp.pad(x, [(0, 0), *self.padding, (0, 0)])
         reach = [(n - 1) * stride + 1 for n, stride in zip((height, width), self.strides, strict=True)]
         seen = [
             x[:, i : i + reach[0] : self.strides[0], j : j + reach[1] : self.strides[1]]

@@ -97,3 +97,18 @@ def relative_error(found: Any, wanted: Any) -> float:
     tiny = np.finfo(np.float32).tiny  # arrays of zeros must be equal
     errors = jax.tree.map(lambda f, w: np.linalg.norm(f - w) / max(np.linalg.norm(w), tiny), found, wanted)
     return float(max(jax.tree.leaves(errors)))
+
+
+@functools.cache
+def train_double(config: Config, shape: tuple[int, int]) -> dict:
+    """Parameters after three steps in float64."""
+    mesh, looks = make_mesh(*shape), random_pixels(config)
+    step = make_train_step(config, mesh)
+    state = jax.device_put(as_double(first_state(config)), state_shardings(config, mesh))
+    for i in range(3):
+        state, _ = step(state, Totals.zero(), looks, random_batch(config, mesh, i), Pace.steady(0.01))
+    return jax.device_get(state.params)
+
+
+def as_double(state: State) -> State:
+    return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)

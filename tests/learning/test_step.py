@@ -26,12 +26,14 @@ from alexnet_jax.network.layers import Towers, cross
 from tests.learning.collectives import collectives
 from tests.learning.steps import (
     Trainer,
+    as_double,
     blotched_rows,
     first_state,
     random_batch,
     random_pixels,
     random_rows,
     relative_error,
+    train_double,
     velocity,
 )
 from tests.network.networks import redrawn
@@ -63,17 +65,6 @@ def test_narrow_parity(narrow: Config, towers: int, shape: tuple[int, int]) -> N
     config = with_network(narrow, towers=towers, classes=11, compute_dtype="float64")
     with jax.enable_x64(True):
         assert relative_error(train_double(config, shape), train_double(config, (1, 1))) < 1e-10
-
-
-@functools.cache
-def train_double(config: Config, shape: tuple[int, int]) -> dict:
-    """Parameters after three steps in float64."""
-    mesh, looks = make_mesh(*shape), random_pixels(config)
-    step = make_train_step(config, mesh)
-    state = jax.device_put(as_double(first_state(config)), state_shardings(config, mesh))
-    for i in range(3):
-        state, _ = step(state, Totals.zero(), looks, random_batch(config, mesh, i), Pace.steady(0.01))
-    return jax.device_get(state.params)
 
 
 def test_the_step_follows_the_gradient_of_the_mean_loss(narrow: Config) -> None:
@@ -140,10 +131,6 @@ def test_a_batch_is_learnt_by_heart(narrow: Config) -> None:
 def sharpened(state: State, factor: float) -> State:
     """Weights so much larger that scores differ between pictures and views."""
     return dataclasses.replace(state, params=jax.tree.map(lambda w: factor * w, state.params))
-
-
-def as_double(state: State) -> State:
-    return jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
 
 
 def test_padded_classes_never_count(narrow: Config) -> None:
