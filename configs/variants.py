@@ -7,6 +7,7 @@ Figures are errors on the 2012 validation split over ten views, of the authors' 
 (#), else of the paper; the difference is to #145, or to what the paper compares with.
 """
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,11 @@ def apply(config: Any, names: str) -> Any:
     """The config with the variants of a comma-separated list."""
     for name in names.split(","):
         if name not in VARIANTS:
-            raise ValueError(f"there is no variant {name!r}; there are {', '.join(VARIANTS)}")
+            near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0)[0]
+            raise ValueError(
+                f"there is no variant {name!r}; the nearest name is {near}; "
+                "python -m configs.variants lists them"
+            )
         VARIANTS[name].change(config)
     return config
 

@@ -190,7 +190,9 @@ def test_receptive_fields(name: str) -> None:
             model = nnx.merge(graph, params)
             model(images)
             maps = [*model.seen[: len(network.convs())], model.last]
-            return lax.psum(jnp.stack([x[0, x.shape[1] // 2, x.shape[1] // 2].sum() for x in maps]), "tower")
+            return lax.psum(
+                jnp.stack([x[0, (x.shape[1] - 1) // 2, (x.shape[2] - 1) // 2].sum() for x in maps]), "tower"
+            )
 
         specs = {"in_specs": (PARAMETERS, PartitionSpec()), "out_specs": PartitionSpec()}
         return jax.shard_map(body, mesh=make_mesh(1, 1), **specs)(params, images)

@@ -50,7 +50,10 @@ def test_flags(arguments: list[str], message: str, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--config=configs/nowhere.py", "--workdir=x"], "configs/nowhere.py"),
-        (["--config=configs/imagenet.py:sauce", "--workdir=x"], "no variant 'sauce'; there is: paper"),
+        (
+            ["--config=configs/imagenet.py:sauce", "--workdir=x"],
+            "no variant 'sauce'; the nearest name is source",
+        ),
         (["--workdir=x"], "--config is missing"),
         ([QUICK], "--workdir is missing; try --workdir=runs/quickstart"),
     ],

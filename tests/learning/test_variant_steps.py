@@ -1,4 +1,4 @@
-"""Every variant learns alike on one device and on a mesh, and as NumPy says."""
+"""Every variant learns alike on one device and on a mesh."""
 
 import dataclasses
 
@@ -11,6 +11,8 @@ from alexnet_jax.mesh import compiler_options
 from configs import imagenet, variants
 from tests.learning.steps import relative_error, train_double
 from tests.network.test_variants import LAYERS
+
+ELSEWHERE = ("paper", "no_dropout")  # what test_step compares, and a simpler program of the same kind
 
 
 def narrow(names: str) -> Config:
@@ -32,7 +34,7 @@ def half_optimised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_module, "compiler_options", options)
 
 
-@pytest.mark.parametrize("names", [*LAYERS, "source,six_convs"])
+@pytest.mark.parametrize("names", [*(name for name in LAYERS if name not in ELSEWHERE), "source,six_convs"])
 def test_parity(names: str) -> None:
     """Three steps in float64, with 11 classes: the meshes 1x2 and 2x2 (2x1 for one tower) against 1x1."""
     config = narrow(names)
