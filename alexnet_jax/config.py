@@ -1,19 +1,11 @@
-"""What a config file fills: typed, frozen, checked once; nothing below the commands sees a ConfigDict.
+"""What a config file fills: typed and frozen; nothing below the commands sees a ConfigDict.
 
-There are no defaults here: every value stands in a file of `configs/`, with its reason.
+There are no defaults here: every value stands in a file of `configs/`, with its reason. `build.py` fills
+these classes, and checks them once.
 """
 
-import dataclasses
-import difflib
-import math
-import operator
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from alexnet_jax.errors import ConfigError
+from typing import Literal
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
 LAYERS = (*CONVS, "fc6", "fc7", "fc8")
@@ -177,12 +169,13 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class BiasRateConfig:
-    """The learning rate of biases: `ratio` times that of weights."""
+    """The learning rate of biases: `ratio` times that of weights, falling with it or in a way of its own."""
 
     ratio: float
-    follow: bool  # fall when the weights' rate falls; if not, only as stated here
+    kind: Literal["weights", "drops", "dexp"]
     factor: float
     drops: tuple[float, ...]
+    levels: int
 
 
 @dataclass(frozen=True)
@@ -242,150 +235,3 @@ class Config:
     train: TrainConfig
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
-
-
-def build(values: Mapping[str, Any]) -> Config:
-    """A checked `Config` from nested dictionaries, such as a config file or a `config.json`."""
-    config = _fill(Config, values, "")
-    for complaint in _complaints(config):
-        raise ConfigError(complaint)
-    return config
-
-
-def _fill(kind: type, values: Any, path: str) -> Any:
-    """An instance of the dataclass `kind`; unknown, missing and mistyped fields are named by their path."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"config.{path}={values!r} must be a group of fields")
-    types_of = typing.get_type_hints(kind)
-    for name in values:
-        if name not in types_of:
-            prefix = f"{path}." if path else ""
-            beside = {prefix + field: field for field in types_of}
-            elsewhere = {other: other.rpartition(".")[2] for other in _fields(Config)}
-            near = _nearest(str(name), beside | elsewhere if str(name) in elsewhere.values() else beside)
-            raise ConfigError(f"unknown field config.{prefix}{name}; the nearest name is config.{near}")
-    filled = {}
-    for name, wanted in types_of.items():
-        below = f"{path}.{name}" if path else name
-        if name not in values:
-            raise ConfigError(f"config.{below} is missing")
-        fill = _fill if dataclasses.is_dataclass(wanted) else _convert
-        filled[name] = fill(wanted, values[name], below)
-    return kind(**filled)
-
-
-def _fields(kind: type, prefix: str = "") -> Iterable[str]:
-    """The paths of all fields that hold a value."""
-    for name, wanted in typing.get_type_hints(kind).items():
-        if dataclasses.is_dataclass(wanted):
-            yield from _fields(wanted, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _nearest(name: str, names: Mapping[str, str]) -> str:
-    """The path whose last part is most like a name."""
-    return max(names, key=lambda path: difflib.SequenceMatcher(None, name, names[path]).ratio())
-
-
-def _convert(wanted: Any, value: Any, path: str) -> Any:
-    """`value` as the annotated type `wanted`."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise ConfigError(f"config.{path}={value!r} must be one of {', '.join(map(repr, arguments))}")
-    if origin is tuple:
-        items = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else None
-        if items is not None and arguments[-1] is Ellipsis:
-            return tuple(_convert(arguments[0], item, path) for item in items)
-        if items is not None and len(items) == len(arguments):
-            return tuple(_convert(kind, item, path) for kind, item in zip(arguments, items, strict=True))
-    elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    elif type(value) is wanted and (wanted is not float or math.isfinite(value)):
-        return value
-    name = wanted if isinstance(wanted, types.GenericAlias) else wanted.__name__
-    raise ConfigError(f"config.{path}={value!r} must be of type {name}")
-
-
-Rule = tuple[str, Callable[[Any], bool], str]
-
-# What each field must be by itself: "section.name other names", a test, and the test in words.
-_RULES: tuple[Rule, ...] = (
-    ("network.towers", lambda v: v in (1, 2, 4), "must be 1, 2 or 4"),
-    ("network.classes", lambda v: v >= 2, "must be at least 2"),
-    (
-        "network.lrn.size network.map_norm.size",
-        lambda v: v >= 1 and v % 2,
-        "must be odd, so that a window has a centre",
-    ),
-    ("network.dropout optimizer.momentum", lambda v: 0 <= v < 1, "must be in [0, 1)"),
-    ("evaluation.views", lambda v: v in (1, 10), "must be 1 (centre) or 10 (corners, centre, flips)"),
-    ("schedule.drops schedule.biases.drops", lambda v: list(v) == sorted(v), "must ascend"),
-    ("schedule.levels", lambda v: v >= 2, "must be at least 2"),
-    (
-        "network.image_size network.conv1.width network.lrn.k network.map_norm.k network.pool.window "
-        "network.pool.stride data.size data.read_ahead schedule.learning_rate schedule.factor "
-        "schedule.patience schedule.power schedule.biases.ratio schedule.biases.factor "
-        "augment.shared_by train.batch_size train.epochs train.log_every evaluation.batch_size "
-        "evaluation.every_epochs checkpoint.every_steps checkpoint.keep",
-        lambda v: v > 0,
-        "must be above 0",
-    ),
-    (
-        "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
-        "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps",
-        lambda v: v >= 0,
-        "must not be negative",
-    ),
-)
-
-
-def _complaints(config: Config) -> Iterable[str]:
-    """What is wrong with a config, the first first."""
-    for paths, holds, words in _RULES:
-        for path in paths.split():
-            value = operator.attrgetter(path)(config)
-            if not holds(value):
-                yield f"{path}={value} {words}"
-    network, data = config.network, config.data
-    yield from _network_complaints(network)
-    for field, named in (
-        ("optimizer.layer_decay", config.optimizer.layer_decay),
-        ("schedule.layers", config.schedule.layers),
-    ):
-        for name, *numbers in named:
-            if name not in network.layers():
-                yield f"{field} names {name}; there is {', '.join(network.layers())}"
-            if min(numbers) < 0:
-                yield f"{field}: {name} must not have a negative number, {min(numbers)}"
-    if data.size < network.image_size:
-        yield f"data.size={data.size} is smaller than the crop, network.image_size={network.image_size}"
-
-
-def _network_complaints(network: NetworkConfig) -> Iterable[str]:
-    for name, layer in (network.convs() | network.hidden()).items():
-        if layer.width < 0 or layer.width % network.towers:
-            yield f"network.{name}.width={layer.width} cannot be split over network.towers={network.towers}"
-    for name, conv in network.convs().items():
-        if conv.size <= 0 or conv.stride <= 0 or not 0 <= conv.padding < conv.size:
-            yield (
-                f"network.{name}: size={conv.size} and stride={conv.stride} must be above 0, "
-                f"padding={conv.padding} from 0 to {conv.size - 1}"
-            )
-    convs, lrn = tuple(network.convs()), network.lrn
-    for field, named, known in (
-        ("crossings", network.crossings, tuple(network.layers())),
-        ("unshared", network.unshared, convs),
-        ("lrn.before_activation", lrn.before_activation, convs),
-        ("lrn.after_activation", lrn.after_activation, convs),
-        ("lrn.after_pool", lrn.after_pool, network.pool.after),
-        ("map_norm.after", network.map_norm.after, convs),
-        ("pool.after", network.pool.after, convs),
-    ):
-        for name in named:
-            if name not in known:
-                yield f"network.{field} names {name}; there is {', '.join(known) or 'no such layer'}"
-    if network.pool.stride > network.pool.window:
-        yield f"network.pool.stride={network.pool.stride} skips pixels: window={network.pool.window}"

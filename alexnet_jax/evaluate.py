@@ -4,7 +4,8 @@ import dataclasses
 
 from absl import flags
 
-from alexnet_jax.config import Config, build
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes

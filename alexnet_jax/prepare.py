@@ -16,12 +16,12 @@ from alexnet_jax.run.guard import Guard, interruptible
 if TYPE_CHECKING:
     from alexnet_jax.data.sources import Source
 
-# The config that is made for a data set, and the sizes of its pictures and of their crops there.
+# The config that is made for a data set; there, the sizes of pictures and of crops, and the classes.
 RECIPES = {
-    "imagenet2012": ("imagenet", 256, 224),
-    "cifar10": ("cifar10", 32, 28),
-    "fashion_mnist": ("fashion_mnist", 28, 24),
-    DRAWN: ("quickstart", 72, 64),
+    "imagenet2012": ("imagenet", 256, 224, 1000),
+    "cifar10": ("cifar10", 32, 28, 10),
+    "fashion_mnist": ("fashion_mnist", 28, 24, 10),
+    DRAWN: ("quickstart", 72, 64, 10),
 }
 LEAST_FOR_IMAGENET = 80  # pixels; smaller pictures suit the config for CIFAR-10
 
@@ -69,17 +69,19 @@ def main() -> None:
 
 def training_command(config: DataConfig, classes: int) -> str:
     """What to type once a set is packed."""
-    like = "imagenet2012" if config.size >= LEAST_FOR_IMAGENET else "cifar10"
-    recipe, size, crop = RECIPES.get(config.name, RECIPES[like])
-    run = recipe if config.name in RECIPES else config.name.replace("/", "-").replace(":", "-")
+    like = config.name
+    if like not in RECIPES:
+        like = "imagenet2012" if config.size >= LEAST_FOR_IMAGENET else "cifar10"
+    recipe, size, crop, usual = RECIPES[like]
+    run = recipe if like == config.name else config.name.replace("/", "-").replace(":", "-")
     command = f"python -m alexnet_jax.main --config=configs/{recipe}.py --workdir=runs/{run}"
     for field, value, default in (
-        ("data.name", config.name, config.name if config.name in RECIPES else like),
+        ("data.name", config.name, like),
         ("data.size", config.size, size),
         ("network.image_size", round(config.size * crop / size), crop),
         ("data.encoding", config.encoding, "raw"),
         ("data.dir", config.dir, ""),
-        ("network.classes", classes, classes if config.name in RECIPES else {"cifar10": 10}.get(like, 1000)),
+        ("network.classes", classes, usual),
     ):
         command += f" --config.{field}={value}" if value != default else ""
     return command

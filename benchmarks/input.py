@@ -28,7 +28,8 @@ import tensorflow as tf
 from etils import epath
 from PIL import Image
 
-from alexnet_jax.config import Config, DataConfig, build
+from alexnet_jax.build import build
+from alexnet_jax.config import Config, DataConfig
 from alexnet_jax.data import workers
 from alexnet_jax.data.batches import PackedSet, TrainingOrder, read_batches
 from alexnet_jax.data.packed import MAKING
@@ -108,10 +109,10 @@ def reading() -> DataConfig:
     return DataConfig("benchmark", SIZE, "raw", "", read_ahead=4, threads=0, keep_mib=0, trace=False)
 
 
-def rates(tasks: dict[str, Callable[[], int]], turns: int = TURNS) -> dict[str, float]:
+def rates(tasks: dict[str, Callable[[], int]]) -> dict[str, float]:
     """Pictures a second of each task: medians of turns, after a first that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(turns + 1):
+    for turn in range(TURNS + 1):
         for name, task in tasks.items():
             began = time.perf_counter()
             count = task()

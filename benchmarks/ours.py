@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from alexnet_jax.config import build
+from alexnet_jax.build import build
 from alexnet_jax.learning.augment import pixels
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace

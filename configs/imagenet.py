@@ -90,7 +90,8 @@ PAPER: dict[str, Any] = {
         "max_drops": 3,
         "levels": 4,
         "power": 1.0,
-        "biases": {"ratio": 1.0, "follow": True, "factor": 10.0, "drops": ()},  # "equal for all layers"
+        # "Equal for all layers."
+        "biases": {"ratio": 1.0, "kind": "weights", "factor": 10.0, "drops": (), "levels": 2},
         "layers": (),
     },
     # The source's batches are the same in each epoch; the text says nothing of their order.

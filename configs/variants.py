@@ -56,7 +56,7 @@ def _source(config: Any) -> None:
     augment.shared_by, augment.last_offset, augment.mean = 32, True, "centre"
     augment.colour_divides = True
     config.train.order = "fixed"
-    config.schedule.biases.ratio, config.schedule.biases.follow = 2.0, False
+    config.schedule.biases.ratio, config.schedule.biases.kind = 2.0, "drops"  # and there are none
     _by_hand(25, 51, 67, 72, 79, 91)(config)
 
 
@@ -69,8 +69,8 @@ def _by_hand(
         schedule = config.schedule
         schedule.kind, schedule.factor = "drops", 10.0
         schedule.drops = tuple(float(epoch) for epoch in (first, second, last) if epoch)
-        thaw = (("conv1", float(conv1), 1e-5),) if conv1 < frozen else ()
-        schedule.layers = (*thaw, ("conv1", float(frozen), 0.0))
+        slowed = (("conv1", float(conv1), 1e-5),) if conv1 < frozen else ()
+        schedule.layers = (*slowed, ("conv1", float(frozen), 0.0))
         config.augment.colour_until = float(conv1)
         config.train.epochs = float(stop)
 
@@ -82,8 +82,7 @@ def _dexp(config: Any) -> None:
     schedule = config.schedule
     schedule.kind, schedule.factor, schedule.levels, schedule.layers = "dexp", 250.0, 4, ()
     biases = schedule.biases
-    biases.ratio, biases.follow, biases.factor = 2.0, False, 10.0
-    biases.drops = (config.train.epochs / 2,)
+    biases.ratio, biases.kind, biases.factor, biases.levels = 2.0, "dexp", 10.0, 2
 
 
 def _half(config: Any) -> None:

@@ -17,7 +17,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import jax
 import pytest
 
-from alexnet_jax.config import Config, build
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
 from alexnet_jax.mesh import simulate_cpu_devices
 from configs.imagenet import PAPER
 from configs.imagenet import narrow as make_narrow
@@ -29,6 +30,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: two workers take a file at a time, and should end together."""
     longest = ["test_variant_steps", "test_resume", "test_parity", "test_prepare", "test_step"]
+    longest += ["test_imagenet", "test_refusals"]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alexnet_jax.config import build
+from alexnet_jax.build import build
 from alexnet_jax.errors import ConfigError
 from configs import cifar10, fashion_mnist, imagenet, quickstart
 

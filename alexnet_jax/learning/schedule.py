@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from alexnet_jax.config import LAYERS, Config, ScheduleConfig
+from alexnet_jax.config import LAYERS, BiasRateConfig, Config, ScheduleConfig
 
 
 @jax.tree_util.register_dataclass
@@ -34,34 +34,26 @@ def learning_rates(
     config: ScheduleConfig, epoch: float, epochs: float, errors: Sequence[float]
 ) -> np.ndarray:
     """The rates of weights and biases, f32[layers, 2]."""
-    weights = learning_rate(config, epoch, epochs, errors)
-    biases = config.biases
-    if biases.follow:
-        bias = biases.ratio * weights
+    weights, ratio = learning_rate(config, epoch, epochs, errors), config.biases.ratio
+    if config.biases.kind == "weights":
+        biases = ratio * weights
     else:
-        base = biases.ratio * config.learning_rate * _warmth(config, epoch)
-        bias = base / biases.factor ** _passed(biases.drops, epoch)
-    rates = np.tile(np.float32([weights, bias]), (len(LAYERS), 1))
-    for name, since, rate in config.layers:
+        biases = ratio * config.learning_rate * _warmth(config, epoch) / _fall(config.biases, epoch, epochs)
+    rates = np.tile(np.float32([weights, biases]), (len(LAYERS), 1))
+    for name, since, rate in sorted(config.layers, key=lambda own: own[1]):
         if epoch >= since:
-            rates[LAYERS.index(name)] = rate, biases.ratio * rate
+            rates[LAYERS.index(name)] = rate, ratio * rate
     return rates
 
 
 def learning_rate(config: ScheduleConfig, epoch: float, epochs: float, errors: Sequence[float]) -> float:
     """The rate of the weights of all layers that have none of their own."""
-    gone = min(epoch / epochs, 1.0)
-    match config.kind:
-        case "plateau":
-            fall = config.factor ** plateau_drops(errors, config.patience, config.max_drops)
-        case "drops":
-            fall = config.factor ** _passed(config.drops, epoch)
-        case "dexp":
-            level = min(int(gone * config.levels), config.levels - 1)
-            fall = config.factor ** (level / (config.levels - 1))
-        case "polynomial":
-            return config.learning_rate * _warmth(config, epoch) * (1 - gone) ** config.power
-    return config.learning_rate * _warmth(config, epoch) / fall
+    top = config.learning_rate * _warmth(config, epoch)
+    if config.kind == "plateau":
+        return top / config.factor ** plateau_drops(errors, config.patience, config.max_drops)
+    if config.kind == "polynomial":
+        return top * (1 - min(epoch / epochs, 1.0)) ** config.power
+    return top / _fall(config, epoch, epochs)
 
 
 def plateau_drops(errors: Sequence[float], patience: int, max_drops: int) -> int:
@@ -77,8 +69,12 @@ def plateau_drops(errors: Sequence[float], patience: int, max_drops: int) -> int
     return drops
 
 
-def _passed(drops: Sequence[float], epoch: float) -> int:
-    return sum(epoch >= drop for drop in drops)
+def _fall(curve: ScheduleConfig | BiasRateConfig, epoch: float, epochs: float) -> float:
+    """By how much a rate has been divided, at stated epochs or in equally long levels."""
+    if curve.kind == "drops":
+        return curve.factor ** sum(epoch >= drop for drop in curve.drops)
+    level = min(int(epoch / epochs * curve.levels), curve.levels - 1)
+    return curve.factor ** (level / (curve.levels - 1))
 
 
 def _warmth(config: ScheduleConfig, epoch: float) -> float:

@@ -68,9 +68,9 @@ class AlexNet(nnx.Module):
             x = self.normalise_maps(x, name in config.map_norm.after)
             x = self.pool(x, name in config.pool.after)
             x = self.normalise(x, name in lrn.after_pool)
-        for layer, name in enumerate(config.hidden(), 6):
+        for name in config.hidden():
             x = self.activate(getattr(self, name)(self.inputs(name, x)))
-            x = dropout(x, config.dropout, dropout_keys, layer)
+            x = dropout(x, config.dropout, dropout_keys, layer=int(name[-1]))
         x = self.fc8(self.inputs("fc8", x))
         return at_least_float32(cross(x)[0][:, : config.classes])  # [B, classes]
 

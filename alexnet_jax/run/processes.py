@@ -12,7 +12,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from alexnet_jax.config import Config, build
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
 from alexnet_jax.errors import STOPPED, ConfigError, Interrupted, UserError
 from alexnet_jax.network.alexnet import layer_sizes
 

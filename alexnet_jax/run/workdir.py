@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax.config import Config, build
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError, RefusedError
 
 # A run keeps its network, its data and the order in which it sees them.

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from alexnet_jax.config import LAYERS, Config, build
+from alexnet_jax.build import build
+from alexnet_jax.config import LAYERS, Config
 from alexnet_jax.learning.schedule import learning_rate, learning_rates, make_pace, plateau_drops
 from configs import imagenet
 from configs.imagenet import PAPER
@@ -100,6 +101,8 @@ def test_dexp() -> None:
         weight = 0.01 / third**levels
         np.testing.assert_allclose(rates(config, epoch), (weight, weight, bias, bias), rtol=1e-6)
     assert rates(config, 90)[0] == pytest.approx(0.01 / 250)
+    short = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=40.0))
+    np.testing.assert_allclose(rates(short, 30), rates(config, 70), rtol=1e-6)
 
 
 def test_polynomial_and_warm_up() -> None:

@@ -20,7 +20,7 @@ from alexnet_jax.learning.step import (
     no_totals,
     state_shardings,
 )
-from alexnet_jax.mesh import compiler_options, make_mesh
+from alexnet_jax.mesh import make_mesh
 from alexnet_jax.network.alexnet import AlexNet
 from alexnet_jax.network.layers import Towers, cross
 from tests.learning.collectives import collectives
@@ -38,21 +38,13 @@ from tests.learning.steps import (
 )
 from tests.network.networks import redrawn
 
+pytestmark = pytest.mark.usefixtures("half_optimised")
+
 
 @functools.cache
 def trainer(config: Config, shape: tuple[int, int]) -> Trainer:
     """One for each config and mesh: compiling them is most of this file's time."""
     return Trainer(config, make_mesh(*shape))
-
-
-@pytest.fixture(autouse=True)
-def half_optimised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each program runs a few times here: what optimising it takes is most of this file's time."""
-
-    def options(platform: str) -> dict[str, str | int]:
-        return compiler_options(platform) | {"xla_backend_optimization_level": 0}
-
-    monkeypatch.setattr(step_module, "compiler_options", options)
 
 
 def with_network(config: Config, **fields: object) -> Config:

@@ -5,14 +5,15 @@ import dataclasses
 import jax
 import pytest
 
-from alexnet_jax.config import Config, build
-from alexnet_jax.learning import step as step_module
-from alexnet_jax.mesh import compiler_options
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
 from configs import imagenet, variants
 from tests.learning.steps import relative_error, train_double
 from tests.network.test_variants import LAYERS
 
 ELSEWHERE = ("paper", "no_dropout")  # what test_step compares, and a simpler program of the same kind
+
+pytestmark = pytest.mark.usefixtures("half_optimised")
 
 
 def narrow(names: str) -> Config:
@@ -22,16 +23,6 @@ def narrow(names: str) -> Config:
     config.train.batch_size = 8
     found = build(variants.apply(config, names).to_dict())
     return dataclasses.replace(found, network=dataclasses.replace(found.network, compute_dtype="float64"))
-
-
-@pytest.fixture(autouse=True)
-def half_optimised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each program runs three times here: most of the time is that of its compilation."""
-
-    def options(platform: str) -> dict[str, str | int]:
-        return compiler_options(platform) | {"xla_backend_optimization_level": 0}
-
-    monkeypatch.setattr(step_module, "compiler_options", options)
 
 
 @pytest.mark.parametrize("names", [*(name for name in LAYERS if name not in ELSEWHERE), "source,six_convs"])

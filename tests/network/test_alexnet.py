@@ -9,34 +9,15 @@ from flax import nnx
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
-from alexnet_jax.config import Config, NetworkConfig, build
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import PARAMETERS, make_mesh
 from alexnet_jax.network.alexnet import AlexNet, layer_sizes, overhang
 from alexnet_jax.network.layers import Towers, cross, dropout
 from configs import cifar10, fashion_mnist
 from tests.network import reference
-from tests.network.networks import redrawn
-
-
-def parts(config: NetworkConfig, kind: type[AlexNet] = AlexNet) -> tuple[nnx.GraphDef, dict]:
-    """The network's graph, and weights drawn in NumPy, for which nothing is compiled."""
-    graph, shapes = nnx.split(nnx.eval_shape(lambda: kind(config, nnx.Rngs(params=1))), nnx.Param)
-    params, rng = nnx.to_pure_dict(shapes), np.random.default_rng(1)
-    for name, layer in config.layers().items():
-        kernel = rng.normal(0, layer.deviation, params[name]["kernel"].shape).astype(np.float32)
-        params[name] = {"kernel": kernel, "bias": np.full(params[name]["bias"].shape, layer.bias, np.float32)}
-    return graph, params
-
-
-def call(graph: nnx.GraphDef, params: dict, images: np.ndarray, shape: tuple[int, int]) -> jax.Array:
-    """Class scores on a mesh."""
-
-    def body(params: dict, images: jax.Array) -> jax.Array:
-        return jax.lax.pmax(nnx.merge(graph, params)(images), "tower")
-
-    specs = {"in_specs": (PARAMETERS, PartitionSpec()), "out_specs": PartitionSpec()}
-    return jax.jit(jax.shard_map(body, mesh=make_mesh(*shape), **specs))(params, images)
+from tests.network.networks import call, parts, redrawn
 
 
 @pytest.mark.parametrize("towers", [1, 2, 4])

@@ -1,6 +1,7 @@
 """Every variant's layers against tables worked out by hand, and its scores against NumPy float64."""
 
 import dataclasses
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -10,14 +11,14 @@ from jax import lax
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
-from alexnet_jax.config import NetworkConfig, build
+from alexnet_jax.build import build
+from alexnet_jax.config import NetworkConfig
 from alexnet_jax.mesh import PARAMETERS, make_mesh
 from alexnet_jax.network.alexnet import AlexNet, layer_sizes
 from alexnet_jax.network.layers import Towers
-from configs import imagenet, variants
+from configs import cifar10, fashion_mnist, imagenet, quickstart, variants
 from tests.network import reference
-from tests.network.networks import redrawn
-from tests.network.test_alexnet import call, parts
+from tests.network.networks import call, parts, redrawn
 
 SIZES = "input 224, conv1 55, pool1 27, conv2 27, pool2 13, conv3 13, conv4 13, conv5 13, pool5 6"
 # Weights and biases of each layer: kernel pixels x maps read x maps made (x towers) + maps made.
@@ -104,6 +105,13 @@ def narrow(names: str) -> NetworkConfig:
 def test_all_that_change_the_network_are_here() -> None:
     others = {name for name in variants.VARIANTS if network(name) != network("paper")}
     assert others <= set(LAYERS) <= set(variants.VARIANTS)
+
+
+@pytest.mark.parametrize("recipe", [quickstart, cifar10, fashion_mnist])
+def test_every_config_takes_them(recipe: ModuleType) -> None:
+    for name in variants.VARIANTS:
+        sizes = layer_sizes(build(recipe.get_config(f"source,{name}").to_dict()).network)
+        assert min(sizes.values()) >= 1
 
 
 @pytest.mark.parametrize("name", LAYERS)

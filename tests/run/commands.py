@@ -9,7 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.config import Config, build
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
 
 ROOT = Path(__file__).parent.parent.parent
 WIDTHS = {"conv1": 8, "conv2": 16, "conv3": 16, "conv4": 16, "conv5": 8, "fc6": 16, "fc7": 32}

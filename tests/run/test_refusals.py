@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.config import build
+from alexnet_jax.build import build
 from alexnet_jax.errors import CONFIG, DIVERGED, REFUSED, RefusedError
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
