@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.config import Config
+from alexnet_jax.config import LAYERS, Config
 from alexnet_jax.learning import step as step_module
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace
@@ -176,6 +176,33 @@ def test_randomness_follows_seed_and_step(narrow: Config) -> None:
     losses = [loss(0, 0), loss(0, 1), loss(1, 0)]
     assert len(set(losses)) == 3
     assert loss(0, 0) == losses[0]
+
+
+def test_what_the_host_says_and_the_config_shares(narrow: Config) -> None:
+    """Eight times one picture: one crop and flip for all; noise that ends; a layer that is frozen."""
+    augment = dataclasses.replace(narrow.augment, shared_by=8, colour_divides=True)
+    config = dataclasses.replace(with_network(narrow, dropout=0.0), augment=augment)
+    mesh, start = make_mesh(1, 1), sharpened(first_state(config), SHARP)
+    still = dataclasses.replace(Pace.steady(0.01), colour=np.zeros((), np.float32))
+    still.rates[LAYERS.index("conv1")] = 0
+    pictures, labels = (part[:1].repeat(8, axis=0) for part in random_rows(config, 1))
+    rows = {"all": Batch(pictures, labels), "first": Batch(pictures, np.where(np.arange(8), -1, labels))}
+
+    def run(config: Config, pace: Pace, batch: str) -> tuple[State, float]:
+        step, looks = make_train_step(config, mesh), random_pixels(config)
+        state, totals = step(jax.device_put(start), Totals.zero(), looks, rows[batch], pace)
+        return jax.device_get(state), float(totals.loss)
+
+    state, loss = run(config, still, "all")
+    assert loss == pytest.approx(8 * run(config, still, "first")[1], rel=1e-5)
+    noisy = run(config, Pace.steady(0.01), "all")[1]
+    quiet = dataclasses.replace(augment, colour_noise=0.0, colour_divides=False)
+    silent = run(dataclasses.replace(config, augment=quiet), Pace.steady(0.01), "all")
+    assert loss == pytest.approx(silent[1], rel=1e-6) != pytest.approx(noisy, rel=1e-6)
+    apart = dataclasses.replace(config, augment=dataclasses.replace(augment, shared_by=1))
+    assert loss != pytest.approx(run(apart, still, "all")[1], rel=1e-5)
+    for name, moved in (("conv1", False), ("conv2", True)):
+        assert np.any(state.params[name]["kernel"] != start.params[name]["kernel"]) == moved
 
 
 def test_first_weights(narrow: Config) -> None:

@@ -14,7 +14,7 @@ from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import PARAMETERS, make_mesh
 from alexnet_jax.network.alexnet import AlexNet, layer_sizes, overhang
-from alexnet_jax.network.layers import Towers, cross, dropout
+from alexnet_jax.network.layers import Towers, add_bias, cross, dropout
 from configs import cifar10, fashion_mnist
 from tests.network import reference
 from tests.network.networks import call, parts, redrawn
@@ -132,3 +132,16 @@ def test_dropout_belongs_to_image_layer_and_tower() -> None:
 
 def test_dropout_halves_at_test() -> None:
     assert dropout([jnp.ones((1, 4))], 0.5, None, 6)[0].tolist() == [[0.5] * 4]
+
+
+@pytest.mark.parametrize("places", [(), (3, 4)])
+def test_gradients_of_biases(places: tuple[int, ...]) -> None:
+    """One number a map, or one at every place of it."""
+    rng = np.random.default_rng(0)
+    y, g = rng.normal(size=(2, 5, 3, 4, 6)).astype(np.float32)
+    bias = rng.normal(size=(*places, 6)).astype(np.float32)
+    found, pull = jax.vjp(add_bias, y, bias)
+    np.testing.assert_array_equal(found, y + bias.reshape((1,) * (4 - bias.ndim) + bias.shape))
+    np.testing.assert_array_equal(pull(g)[0], g)
+    wanted = np.float64(g).sum(axis=tuple(range(4 - bias.ndim)))
+    np.testing.assert_allclose(pull(g)[1], wanted, rtol=1e-5, atol=1e-5)

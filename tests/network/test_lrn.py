@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from alexnet_jax.network.lrn import local_response_norm
+from alexnet_jax.network.lrn import local_response_norm, map_norm
+from tests.network import reference
 
 PAPER = (5, 2.0, 1e-4, 0.75)
 PARAMETERS = [
@@ -137,3 +138,22 @@ def test_the_compiled_passes_do_not_share_what_they_compute():
     text = jax.jit(both).lower(a, g).compile().as_text()
     assert text.count(" sqrt(") == 6
     assert "power(" not in text
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_within_maps(size: int):
+    """The source's second kind: values against NumPy's loops, gradients against differences of them."""
+    parameters = (size, 1.0, 2.0, 0.75)
+    a, g = draw((1, 4, 6, 2), scale=2.0)
+
+    def wanted(a: np.ndarray) -> np.ndarray:
+        return reference.normalise_maps(np.asarray(a[0], np.float64), *parameters)
+
+    b, pull = jax.vjp(lambda a: map_norm(a, *parameters), a)
+    np.testing.assert_allclose(b[0], wanted(a), rtol=1e-5)
+    slopes = np.empty(a.shape)
+    for place in np.ndindex(a.shape):
+        nudge = np.zeros(a.shape)
+        nudge[place] = 1e-5
+        slopes[place] = np.sum(g[0] * (wanted(a + nudge) - wanted(a - nudge))) / 2e-5
+    np.testing.assert_allclose(pull(g)[0], slopes, rtol=1e-4, atol=1e-5)

@@ -142,7 +142,8 @@ OTHERS = {"unshared": unshared, "pool_before_lrn": pool_before_lrn}
 def test_scores_against_numpy(name: str) -> None:
     config = OTHERS[name]() if name in OTHERS else narrow(name)
     # Large enough that normalisation shows.
-    config = dataclasses.replace(config, lrn=dataclasses.replace(config.lrn, alpha=1e-2))
+    lrn, within = (dataclasses.replace(norm, alpha=1e-2) for norm in (config.lrn, config.map_norm))
+    config = dataclasses.replace(config, lrn=lrn, map_norm=within)
     graph, params = parts(config)
     images = np.random.default_rng(0).normal(0, 60, (2, 66, 66, 3)).astype(np.float32)
     found = call(graph, params, images, (1, 1))

@@ -59,11 +59,14 @@ def test_jpegs_and_their_trace(home: Path) -> None:
     assert "every picture read back" in prepare(home, *folder, "--verify")[0]
     chosen = {"name": "imagenet2012", "size": 72, "encoding": "jpeg", "trace": True}
     sections = {"network": {"image_size": 64}, "data": chosen, "evaluation": {"batch_size": 16}}
-    for name, steps in (("whole", 6), ("parts", 4), ("parts", 6)):
-        config = narrow(imagenet.get_config(), home, steps, **sections)
+    fixed = {"train": {"batch_size": 20, "order": "fixed"}}
+    for name, steps, more in (("whole", 6, {}), ("parts", 4, {}), ("parts", 6, {}), ("fixed", 6, fixed)):
+        config = narrow(imagenet.get_config(), home, steps, **sections, **more)
         train(config, Workdir(str(home / name)), open_packed(config.data, 1000), make_mesh(1, 2))
     traces = [(home / run / "trace.jsonl").read_text() for run in ("whole", "parts")]
     assert traces[0] == traces[1]
     digests = [json.loads(line) for line in traces[0].splitlines()]
     assert [line["step"] for line in digests] == list(range(1, 7))
     assert len({line["digest"] for line in digests}) == 6
+    again = [json.loads(line)["digest"] for line in (home / "fixed" / "trace.jsonl").read_text().splitlines()]
+    assert again[:3] == again[3:] and len(set(again)) == 3  # 60 pictures are three batches of 20
