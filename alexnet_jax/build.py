@@ -89,14 +89,18 @@ _RULES: tuple[Rule, ...] = (
         lambda v: v >= 1 and v % 2,
         "must be odd, so that a window has a centre",
     ),
-    ("network.dropout optimizer.momentum", lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    (
+        "network.dropout network.batch_norm.decay optimizer.momentum",
+        lambda v: 0 <= v < 1,
+        "must be in [0, 1)",
+    ),
     ("evaluation.views", lambda v: v in (1, 10), "must be 1 (centre) or 10 (corners, centre, flips)"),
     ("schedule.drops schedule.biases.drops", lambda v: list(v) == sorted(v), "must ascend"),
     ("schedule.levels schedule.biases.levels", lambda v: v >= 2, "must be at least 2"),
     (
-        "network.image_size network.conv1.width network.lrn.k network.map_norm.k network.pool.window "
-        "network.pool.stride data.size data.read_ahead schedule.learning_rate schedule.factor "
-        "schedule.patience schedule.power schedule.biases.ratio schedule.biases.factor "
+        "network.image_size network.conv1.width network.lrn.k network.map_norm.k network.batch_norm.epsilon "
+        "network.pool.window network.pool.stride data.size data.read_ahead schedule.learning_rate "
+        "schedule.factor schedule.patience schedule.power schedule.biases.ratio schedule.biases.factor "
         "augment.shared_by train.batch_size train.epochs train.log_every evaluation.batch_size "
         "evaluation.every_epochs checkpoint.every_steps checkpoint.keep",
         lambda v: v > 0,
@@ -104,7 +108,8 @@ _RULES: tuple[Rule, ...] = (
     ),
     (
         "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
-        "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps",
+        "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps "
+        "train.stall_steps",
         lambda v: v >= 0,
         "must not be negative",
     ),
@@ -152,9 +157,15 @@ def _network_complaints(network: NetworkConfig) -> Iterable[str]:
         ("lrn.after_pool", lrn.after_pool, network.pool.after),
         ("map_norm.after", network.map_norm.after, convs),
         ("pool.after", network.pool.after, convs),
+        ("batch_norm.after", network.batch_norm.after, convs),
     ):
         for name in named:
             if name not in known:
                 yield f"network.{field} names {name}; there is {', '.join(known) or 'no such layer'}"
+    if network.map_norm.after and network.batch_norm.after:
+        yield (
+            f"network.map_norm.after={network.map_norm.after} and network.batch_norm.after="
+            f"{network.batch_norm.after} normalise the same maps: empty one of them"
+        )
     if network.pool.stride > network.pool.window:
         yield f"network.pool.stride={network.pool.stride} skips pixels: window={network.pool.window}"

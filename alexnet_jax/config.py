@@ -82,6 +82,15 @@ class PoolConfig:
 
 
 @dataclass(frozen=True)
+class BatchNormConfig:
+    """Each map by its mean and variance over the batch, last in a layer; it has no weights of its own."""
+
+    epsilon: float  # is added to the variance
+    decay: float  # of the running averages that are used at test, in each step
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """The network, layer by layer."""
 
@@ -103,6 +112,7 @@ class NetworkConfig:
     lrn: LrnConfig
     map_norm: MapNormConfig
     pool: PoolConfig
+    batch_norm: BatchNormConfig
     dropout: float  # of the outputs of fc6 and fc7
     compute_dtype: Literal["float32", "bfloat16"]
 
@@ -206,6 +216,7 @@ class TrainConfig:
     steps: int  # 0 stands for as many as `epochs` takes
     order: Literal["shuffled", "fixed"]  # drawn anew for every epoch, or once for all
     log_every: int
+    stall_steps: int  # without progress beyond guessing, after which a warning says what to change; 0: none
 
 
 @dataclass(frozen=True)
@@ -226,6 +237,7 @@ class Config:
     """One run."""
 
     seed: int
+    init_from: str  # the workdir of a run whose weights, but for the classifier's, this one begins with
     network: NetworkConfig
     mesh: MeshConfig
     data: DataConfig

@@ -1,8 +1,12 @@
-"""Error rates of a run's checkpoint: python -m alexnet_jax.evaluate --workdir=runs/quickstart --views=10"""
+"""Error rates of a run's checkpoint: python -m alexnet_jax.evaluate --workdir=runs/quickstart --views=10
+
+Of several runs, as in --workdir=runs/a,runs/b, the probabilities are averaged.
+"""
 
 import dataclasses
 
 from absl import flags
+from jax.sharding import Mesh
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
@@ -11,37 +15,30 @@ from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir, to_json
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run; of several, with commas between.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
 VIEWS = flags.DEFINE_integer("views", None, "1: the centre; 10: corners, centre and their mirror images.")
 BATCH = flags.DEFINE_integer("batch_size", None, "Pictures at a time; the config's if not given.")
 MESH = flags.DEFINE_string("mesh", None, "Data x tower, as in 1x2; the config's if not given.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "even", ["even", "fitted"], "Of several runs; fitted on the validation split itself."
+)
 
 
 def main() -> None:
     """Restores the parameters onto a mesh and evaluates them."""
-    workdir = Workdir(processes.require(WORKDIR, "runs/quickstart"))
-    config = _chosen(workdir.read_config())
-    refuse_early(config.data)
-    mesh = open_mesh(config)
-    check_batch(
-        mesh,
-        "--batch_size" if BATCH.value or MESH.value else "evaluation.batch_size",
-        config.evaluation.batch_size,
-    )
-    from alexnet_jax.data.batches import open_packed
-    from alexnet_jax.data.progress import Progress
-    from alexnet_jax.run.checkpoint import Checkpoints
-    from alexnet_jax.run.evaluation import Evaluator
-    from alexnet_jax.run.loop import restore
+    workdirs = [Workdir(path) for path in processes.require(WORKDIR, "runs/quickstart").split(",")]
+    configs = [_chosen(workdir.read_config()) for workdir in workdirs]
+    for config in configs:
+        refuse_early(config.data)
+    meshes = _open_meshes(configs)
+    # TensorFlow takes seconds to import: not before what can be refused without it.
+    from alexnet_jax.run.ensemble import evaluate_together
+    from alexnet_jax.run.evaluation import Member
 
-    checkpoints = Checkpoints(workdir.checkpoints)
-    step = checkpoints.choose(STEP.value)
-    state, _, _ = restore(checkpoints, step, config, mesh)
-    evaluator = Evaluator(config, mesh, open_packed(config.data, config.network.classes))
-    with Progress("evaluating", evaluator.images) as progress:
-        figures = evaluator(state.params, progress.update)
-    print(to_json({"step": step, "images": evaluator.images, "views": config.evaluation.views, **figures}))
+    members = [Member(*parts, STEP.value) for parts in zip(workdirs, configs, meshes, strict=True)]
+    alone = len(members) == 1
+    print(to_json(members[0].evaluate() if alone else evaluate_together(members, WEIGHTS.value == "fitted")))
 
 
 def _chosen(config: Config) -> Config:
@@ -56,6 +53,17 @@ def _chosen(config: Config) -> Config:
         if values["mesh"]["cpu_devices"]:  # the run's own were simulated: so are these
             values["mesh"]["cpu_devices"] = values["mesh"]["data"] * values["mesh"]["tower"]
     return build(values)
+
+
+def _open_meshes(configs: list[Config]) -> list[Mesh]:
+    """A mesh for each; devices are simulated once, as many as any of them asks for."""
+    meshes, simulated = [], max(config.mesh.cpu_devices for config in configs)
+    for config in configs:
+        wanted = dataclasses.replace(config.mesh, cpu_devices=0 if meshes else simulated)
+        meshes.append(open_mesh(dataclasses.replace(config, mesh=wanted)))
+        name = "--batch_size" if BATCH.value or MESH.value else "evaluation.batch_size"
+        check_batch(meshes[-1], name, config.evaluation.batch_size)
+    return meshes
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from absl import flags
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
+from alexnet_jax.run.ancestor import check_ancestor
 from alexnet_jax.run.workdir import Workdir
 
 CONFIG = processes.define_config_flag()
@@ -16,6 +17,8 @@ def main() -> None:
     config, workdir = processes.read_config(CONFIG), Workdir(processes.require(WORKDIR, "runs/quickstart"))
     refuse_early(config.data)
     workdir.check(config)
+    if not workdir.begun:
+        check_ancestor(config)
     mesh = open_mesh(config)
     check_batch(mesh, "train.batch_size", config.train.batch_size)
     check_batch(mesh, "evaluation.batch_size", config.evaluation.batch_size)

@@ -21,11 +21,11 @@ RECIPES = {
     "imagenet2012": ("imagenet", 256, 224, 1000),
     "cifar10": ("cifar10", 32, 28, 10),
     "fashion_mnist": ("fashion_mnist", 28, 24, 10),
-    DRAWN: ("quickstart", 72, 64, 10),
+    "toyshapes": ("quickstart", 72, 64, 10),
 }
 LEAST_FOR_IMAGENET = 80  # pixels; smaller pictures suit the config for CIFAR-10
 
-DATASET = flags.DEFINE_string("dataset", None, "Any TFDS data set of pictures, or toyshapes.")
+DATASET = flags.DEFINE_string("dataset", None, "Any TFDS data set of pictures, toyshapes or toyshapes21.")
 FOLDER = flags.DEFINE_string("folder", "", "Take its pictures from here: train/CLASS/* and val/CLASS/*.")
 MANUAL_DIR = flags.DEFINE_string("manual_dir", "", "Where the archives lie that TFDS cannot download.")
 TFDS_DIR = flags.DEFINE_string("tfds_dir", "", "Where TFDS keeps its data sets, if not in its usual place.")
@@ -69,7 +69,7 @@ def main() -> None:
 
 def training_command(config: DataConfig, classes: int) -> str:
     """What to type once a set is packed."""
-    like = config.name
+    like = "toyshapes" if config.name in DRAWN else config.name
     if like not in RECIPES:
         like = "imagenet2012" if config.size >= LEAST_FOR_IMAGENET else "cifar10"
     recipe, size, crop, usual = RECIPES[like]
@@ -122,7 +122,7 @@ def open_source(config: DataConfig, share: int, picture_bytes: float) -> "Source
 
     if FOLDER.value:
         return sources.FolderSource(config.name, epath.Path(FOLDER.value).expanduser())
-    if config.name == DRAWN:
+    if config.name in DRAWN:
         return toyshapes(config)
     packed = (packed_path(config), picture_bytes)
     making = sources.Making(MANUAL_DIR.value, TFDS_DIR.value, ARCHIVES.value, share, packed)

@@ -34,6 +34,6 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
         state, _ = jax.block_until_ready(train_step(state, Totals.zero(), looks, rows, Pace.steady(rate)))
 
     def forward() -> None:
-        jax.block_until_ready(evaluation_step(state.params, Totals.zero(), looks, rows))
+        jax.block_until_ready(evaluation_step(state, Totals.zero(), looks, rows))
 
     return train, forward

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # What the text leaves open follows the authors' source, and says so.
 PAPER: dict[str, Any] = {
     "seed": 0,
+    "init_from": "",
     "network": {
         "towers": 2,  # section 3.2: two GPUs
         "image_size": 224,  # section 4.1
@@ -48,6 +49,7 @@ PAPER: dict[str, Any] = {
         },
         "map_norm": {"size": 5, "k": 1.0, "alpha": 1e-3, "beta": 0.75, "after": ()},  # the source only
         "pool": {"window": 3, "stride": 2, "after": ("conv1", "conv2", "conv5")},  # section 3.4
+        "batch_norm": {"epsilon": 1e-4, "decay": 0.9, "after": ()},  # not in 2012
         "dropout": 0.5,  # section 4.2
         "compute_dtype": "float32",
     },
@@ -95,7 +97,14 @@ PAPER: dict[str, Any] = {
         "layers": (),
     },
     # The source's batches are the same in each epoch; the text says nothing of their order.
-    "train": {"batch_size": 128, "epochs": 90.0, "steps": 0, "order": "shuffled", "log_every": 100},
+    "train": {
+        "batch_size": 128,
+        "epochs": 90.0,
+        "steps": 0,
+        "order": "shuffled",
+        "log_every": 100,
+        "stall_steps": 5000,  # after which Caffe's users started anew
+    },
     "evaluation": {"batch_size": 256, "every_epochs": 1.0, "views": 1},
     "checkpoint": {"every_steps": 2000, "keep": 3},
 }

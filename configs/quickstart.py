@@ -30,6 +30,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
     config.train.batch_size = 32
     config.train.epochs = 18.0
     config.train.log_every = 100
+    config.train.stall_steps = 500
     config.schedule.kind = "drops"
     config.schedule.drops = (13.0, 16.0)
     config.evaluation.batch_size = 200

@@ -49,6 +49,11 @@ COMPLAINTS = [
         {"network__lrn__after_pool": ("conv3",)},
         "network.lrn.after_pool names conv3; there is conv1, conv2, conv5",
     ),
+    (
+        {"network__map_norm__after": ("conv2",), "network__batch_norm__after": ("conv2",)},
+        "network.map_norm.after=.* and network.batch_norm.after=.* normalise the same maps: empty one",
+    ),
+    ({"network__towers": 4, "network__conv1__width": 6}, "network.conv1.width=6 cannot be split over .*=4"),
     ({"network__pool__stride": 4}, "network.pool.stride=4 skips pixels: window=3"),
     ({"network__lrn": 5}, "config.network.lrn=5 must be a group of fields"),
     ({"network__lrn__size": 4}, "network.lrn.size=4 must be odd"),

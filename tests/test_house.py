@@ -21,7 +21,13 @@ FLOORS = {
     "commands": GROUND | {"build", "run", "data"},
 }
 # Within `network`.
-ORDER = {"alexnet": {"layers", "lrn", "pool"}, "layers": set(), "lrn": set(), "pool": set()}
+ORDER = {
+    "alexnet": {"batch_norm", "layers", "lrn", "pool"},
+    "batch_norm": {"layers", "lrn"},
+    "layers": set(),
+    "lrn": set(),
+    "pool": set(),
+}
 PURE = {"network", "learning"}
 LIBRARIES = {"jax", "flax", "optax", "numpy", "functools", "itertools"} | {
     "dataclasses",

@@ -105,7 +105,7 @@ class Table:
 
 def open_packed(config: DataConfig, classes: int) -> PackedSet:
     """The packed data set of a config; toyshapes are drawn and packed first where they are not there."""
-    if config.name == DRAWN:
+    if config.name in DRAWN:
         pack_toyshapes(config)
     packed = PackedSet(find_packed(config).path, config.keep_mib)
     if len(packed.class_names) != classes:

@@ -19,7 +19,7 @@ MAKING = "making"  # notes of a set that is being made
 STATISTICS = "statistics.npz"
 METADATA = ("dataset_info.json", "features.json")  # by which TFDS opens it
 BAD_PICTURES = "bad_pictures.jsonl"
-DRAWN = "toyshapes"  # the one data set that needs no files
+DRAWN = ("toyshapes", "toyshapes21")  # the data sets that need no files
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _read(marker: epath.Path) -> dict[str, Any]:
 
 def refuse_early(config: DataConfig) -> None:
     """Says what is missing before anything else takes time; toyshapes are made where they are missing."""
-    if config.name != DRAWN:
+    if config.name not in DRAWN:
         find_packed(config)
 
 
@@ -108,7 +108,7 @@ def how_to_pack(config: DataConfig) -> str:
     command = packing_command(config)
     if config.name == "imagenet2012":
         command += " --manual_dir=FOLDER_OF_BOTH_ARCHIVES (or --folder=FOLDER_OF_TRAIN_AND_VAL)"
-    elif config.name not in (DRAWN, "cifar10", "fashion_mnist"):
+    elif config.name not in (*DRAWN, "cifar10", "fashion_mnist"):
         command += f" --folder=FOLDER_OF_TRAIN_AND_VAL (without it where TFDS has {config.name})"
     return f"make it with: {command}; or try: make quickstart, which needs no data"
 

@@ -39,7 +39,7 @@ from alexnet_jax.data.progress import Progress
 from alexnet_jax.data.shards import Form, Notes, Shard, replacing, write_shard
 from alexnet_jax.data.sources import SPLITS, Source, TfdsSource, prepare
 from alexnet_jax.data.statistics import PixelStatistics, PixelSums
-from alexnet_jax.data.toyshapes import Toyshapes
+from alexnet_jax.data.toyshapes import Toyshapes, Toyshapes21
 from alexnet_jax.errors import Interrupted, RefusedError
 
 JOB = "job.json"
@@ -103,9 +103,9 @@ def pack_toyshapes(config: DataConfig) -> None:
 
 
 def toyshapes(config: DataConfig) -> TfdsSource:
-    """The data set that needs no files; TFDS keeps what was drawn."""
-    drawn = Toyshapes(data_dir=os.fspath(data_dir(config.dir) / "tfds"))
-    return TfdsSource(config.name, prepare(drawn))
+    """A data set that needs no files; TFDS keeps what was drawn."""
+    kind = {"toyshapes": Toyshapes, "toyshapes21": Toyshapes21}[config.name]
+    return TfdsSource(config.name, prepare(kind(data_dir=os.fspath(data_dir(config.dir) / "tfds"))))
 
 
 def make_plan(source: Source, form: Form, target: epath.Path) -> Plan:

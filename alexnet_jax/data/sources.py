@@ -21,6 +21,7 @@ from etils import epath
 from tensorflow_datasets.core import hashing
 
 from alexnet_jax.data.archives import allow_open_files, check_archives, check_room
+from alexnet_jax.data.packed import DRAWN
 from alexnet_jax.errors import ConfigError, RefusedError
 
 TRAIN, VALIDATION = "train", "validation"
@@ -213,7 +214,7 @@ def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=tfds_dir or None)
     except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(name, [*tfds.list_builders(), "toyshapes"], n=1, cutoff=0)[0]
+        near = difflib.get_close_matches(name, [*tfds.list_builders(), *DRAWN], n=1, cutoff=0)[0]
         raise ConfigError(f"TFDS knows no data set {name!r}; the nearest name is {near}") from error
     except Exception as error:  # of names that it cannot read, of versions that there are not
         raise ConfigError(f"TFDS has no data set {name!r}: {_first_line(error)}") from error

@@ -1,4 +1,5 @@
-"""The embedded data set: ten classes of coloured shapes and textures, drawn from numbers alone.
+"""The embedded data sets: ten classes of coloured shapes and textures, drawn from numbers alone; and 21,
+each of the shapes in each of three fillings, to learn from before the ten.
 
 A picture depends on its split's seed and its index, nothing else. To be the same on every machine, arithmetic
 on arrays is kept to what IEEE 754 rounds exactly (no sin, exp or matmul); the cosines of single angles are
@@ -19,11 +20,11 @@ Outline = Callable[[Array, Array], Array]  # (u, v) -> signed distance, negative
 Pattern = Callable[[Array, Array, float], Array]  # the same, with the pattern's period
 Examples = Iterator[tuple[str, dict[str, Any]]]
 
-SEEDS = {"train": 2010, "validation": 2012}
 SHORTEST_SIDE, LONGEST_SIDE = 96, 160  # pixels
 DIAMETERS = (0.6, 0.9)  # of an object, in shorter sides
 TILT = math.pi / 6  # of an object, at most, to either side
 PERIODS = (0.5, 0.65)  # of a texture, in object radii
+FINE_PERIODS = (0.3, 0.4)  # of a filling
 CONTRAST = 0.4  # the least difference, in some channel, between colours that meet in an object
 JPEG_QUALITY = 90
 
@@ -121,7 +122,58 @@ def folded(u: Array, period: float) -> Array:
 
 SHAPES: tuple[Outline, ...] = (disc, ring, crescent, square, cross, triangle, bar)
 TEXTURES: tuple[Pattern, ...] = (stripes, checks, target)
-CLASS_NAMES = tuple(draw.__name__ for draw in SHAPES + TEXTURES)
+FILLINGS: tuple[Pattern, ...] = (stripes, checks)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What the pictures of a data set show."""
+
+    class_names: tuple[str, ...]
+    layers: Callable[[np.random.Generator, Array, Array, int], list[Array]]  # of an object, bottom up
+    seeds: dict[str, int]  # of each split
+    sizes: dict[str, int]
+
+
+def object_layers(rng: np.random.Generator, u: Array, v: Array, label: int) -> list[Array]:
+    """What to paint in a colour each: a shape is one layer, a texture lies on a blob."""
+    if label < len(SHAPES):
+        return [SHAPES[label](u, v)]
+    return textured(rng, u, v, blob(u, v), TEXTURES[label - len(SHAPES)], PERIODS)
+
+
+def filled_layers(rng: np.random.Generator, u: Array, v: Array, label: int) -> list[Array]:
+    """A shape in one colour, or with a filling of another."""
+    filling, shape = divmod(label, len(SHAPES))
+    outline = SHAPES[shape](u, v)
+    return textured(rng, u, v, outline, FILLINGS[filling - 1], FINE_PERIODS) if filling else [outline]
+
+
+def textured(
+    rng: np.random.Generator,
+    u: Array,
+    v: Array,
+    outline: Array,
+    pattern: Pattern,
+    periods: tuple[float, float],
+) -> list[Array]:
+    """An outline, and a pattern within it."""
+    right, down = rng.uniform(-0.25, 0.25, 2).tolist()
+    return [outline, np.maximum(outline, pattern(u + right, v + down, rng.uniform(*periods)))]
+
+
+TEN = Subjects(
+    tuple(draw.__name__ for draw in SHAPES + TEXTURES),
+    object_layers,
+    {"train": 2010, "validation": 2012},
+    {"train": 4_000, "validation": 1_000},
+)
+TWENTY_ONE = Subjects(
+    tuple(f"{filling}{shape.__name__}" for filling in ("", "striped_", "checked_") for shape in SHAPES),
+    filled_layers,
+    {"train": 2009, "validation": 2011},
+    {"train": 8_400, "validation": 1_050},
+)
 
 
 def turned(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
@@ -177,25 +229,18 @@ def paint_clutter(rng: np.random.Generator, canvas: Canvas) -> None:
     paint(window.pixels, np.sqrt(beyond * beyond + v * v) - thickness, random_colour(rng))
 
 
-def paint_object(rng: np.random.Generator, canvas: Canvas, label: int, ground: Array) -> None:
+def paint_object(
+    rng: np.random.Generator, canvas: Canvas, label: int, ground: Array, subjects: Subjects = TEN
+) -> None:
     """The shape or texture to be recognised, near enough to the middle that a centre crop keeps it."""
     radius = canvas.half * rng.uniform(*DIAMETERS)
     right, down = ((canvas.half - radius) * shift for shift in rng.uniform(-0.5, 0.5, 2).tolist())
     window = canvas.around(right, down, 1.1 * radius)
     u, v = turned(window.x / radius, window.y / radius, rng.uniform(-TILT, TILT))
     colours = [ground]
-    for layer in object_layers(rng, u / rng.uniform(0.8, 1), v, label):
+    for layer in subjects.layers(rng, u / rng.uniform(0.8, 1), v, label):
         colours.append(random_colour(rng, *colours))
         paint(window.pixels, layer * radius, colours[-1])
-
-
-def object_layers(rng: np.random.Generator, u: Array, v: Array, label: int) -> list[Array]:
-    """What to paint in a colour each, bottom up: a shape is one layer, a texture lies on a blob."""
-    if label < len(SHAPES):
-        return [SHAPES[label](u, v)]
-    right, down = rng.uniform(-0.25, 0.25, 2).tolist()
-    pattern = TEXTURES[label - len(SHAPES)](u + right, v + down, rng.uniform(*PERIODS))
-    return [blob(u, v), np.maximum(blob(u, v), pattern)]
 
 
 def photographed(rng: np.random.Generator, canvas: Canvas) -> Array:
@@ -208,41 +253,43 @@ def photographed(rng: np.random.Generator, canvas: Canvas) -> Array:
     return levels.transpose(1, 2, 0)  # [H, W, 3]
 
 
-def draw_picture(seed: int, index: int) -> Array:
+def draw_picture(seed: int, index: int, subjects: Subjects = TEN) -> Array:
     """Picture number `index` of a split; the classes take turns."""
     rng = np.random.default_rng([seed, index])
     ground = random_colour(rng)
     canvas = blank(rng, ground)
     for _ in range(rng.integers(1, 6)):
         paint_clutter(rng, canvas)
-    paint_object(rng, canvas, index % len(CLASS_NAMES), ground)
+    paint_object(rng, canvas, index % len(subjects.class_names), ground, subjects)
     return photographed(rng, canvas)
 
 
-def make_example(split: str, index: int) -> dict[str, Any]:
+def make_example(split: str, index: int, subjects: Subjects = TEN) -> dict[str, Any]:
     """One example as TFDS takes it, its picture already encoded."""
-    jpeg = tf.io.encode_jpeg(draw_picture(SEEDS[split], index), quality=JPEG_QUALITY)
-    name = f"{split}_{index:05d}.JPEG"
-    return {"image": jpeg.numpy(), "label": index % len(CLASS_NAMES), "file_name": name}
+    picture = draw_picture(subjects.seeds[split], index, subjects)
+    jpeg = tf.io.encode_jpeg(picture, quality=JPEG_QUALITY).numpy()
+    label = index % len(subjects.class_names)
+    return {"image": jpeg, "label": label, "file_name": f"{split}_{index:05d}.JPEG"}
 
 
 @dataclass(eq=False)
 class ToyshapesConfig(tfds.core.BuilderConfig):
     """A data set of another size, such as a small one for tests; its name tells it apart on disk."""
 
-    train_size: int = 4_000
-    validation_size: int = 1_000
+    train_size: int = TEN.sizes["train"]
+    validation_size: int = TEN.sizes["validation"]
 
 
 class Toyshapes(tfds.core.GeneratorBasedBuilder):
     """Ten classes of coloured shapes and textures; without a config, the full set."""
 
     VERSION = tfds.core.Version("1.0.0")
+    SUBJECTS = TEN
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "label": tfds.features.ClassLabel(names=CLASS_NAMES),
+            "label": tfds.features.ClassLabel(names=self.SUBJECTS.class_names),
             "file_name": tfds.features.Text(),
         }
         together = tfds.features.FeaturesDict(features)
@@ -250,13 +297,18 @@ class Toyshapes(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
         del dl_manager  # nothing is downloaded
-        sizes = self.builder_config or ToyshapesConfig(name="full")
-        return {
-            "train": self._generate_examples("train", sizes.train_size),
-            "validation": self._generate_examples("validation", sizes.validation_size),
-        }
+        sizes, chosen = self.SUBJECTS.sizes, self.builder_config
+        if chosen:
+            sizes = {"train": chosen.train_size, "validation": chosen.validation_size}
+        return {split: self._generate_examples(split, size) for split, size in sizes.items()}
 
     def _generate_examples(self, split: str, size: int) -> Examples:
         for index in range(size):
-            example = make_example(split, index)
+            example = make_example(split, index, self.SUBJECTS)
             yield example["file_name"], example
+
+
+class Toyshapes21(Toyshapes):
+    """Seven shapes in three fillings each."""
+
+    SUBJECTS = TWENTY_ONE

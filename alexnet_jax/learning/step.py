@@ -5,6 +5,7 @@ whole mesh. The gradient is taken outside: averaging gradients by hand inside wo
 update then needs no communication, as weights, gradients and velocity are cut alike.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ class State:
 
     step: jax.Array
     params: Params
+    averages: Params  # of batch normalisation, where there is any
     velocity: optax.OptState
 
 
@@ -57,19 +59,21 @@ class Batch:
 
 
 TrainStep = Callable[[State, Totals, Pixels, Batch, Pace], tuple[State, Totals]]
-EvaluationStep = Callable[[Params, Totals, Pixels, Batch], Totals]
+EvaluationStep = Callable[[State, Totals, Pixels, Batch], Totals]
+PredictionStep = Callable[[State, Pixels, jax.Array], jax.Array]
 
 
 def network_graph(config: NetworkConfig) -> nnx.GraphDef:
-    """The network without its parameters: `nnx.merge` it with some, and call."""
-    return nnx.split(nnx.eval_shape(lambda: AlexNet(config, nnx.Rngs(params=0))), nnx.Param)[0]
+    """The network without its numbers: `nnx.merge` it with parameters and averages, and call."""
+    model = nnx.eval_shape(lambda: AlexNet(config, nnx.Rngs(params=0)))
+    return nnx.split(model, nnx.Param, nnx.BatchStat)[0]
 
 
 def state_shardings(config: Config, mesh: Mesh) -> State:
-    """Parameters and velocity by tower, the step number everywhere."""
+    """Everything by tower, but for the step number."""
     shapes = jax.eval_shape(lambda: _initial_state(config))
-    by_tower = partial(jax.tree.map, lambda _: shard(mesh, PARAMETERS))
-    return State(shard(mesh, EVERYWHERE), by_tower(shapes.params), by_tower(shapes.velocity))
+    by_tower = jax.tree.map(lambda _: shard(mesh, PARAMETERS), shapes)
+    return dataclasses.replace(by_tower, step=shard(mesh, EVERYWHERE))
 
 
 def abstract_state(config: Config, mesh: Mesh) -> State:
@@ -102,16 +106,18 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
 
     def body(
         params: Params,
+        averages: Params,
         pixels: Pixels,
         batch: Batch,
         view_keys: jax.Array,
         colours: Colours,
         dropout_keys: jax.Array,
-    ) -> Totals:
+    ) -> tuple[Totals, Params]:
         look = partial(random_view, size=config.network.image_size, config=augment)
         views = jax.vmap(look, in_axes=(0, 0, 0, None))(batch.pictures, view_keys, colours, pixels)
-        scores = nnx.merge(graph, params)(views, dropout_keys)
-        return score(jax.nn.log_softmax(scores), batch.labels)
+        model = nnx.merge(graph, params, averages)
+        totals = score(jax.nn.log_softmax(model(views, dropout_keys)), batch.labels)
+        return totals, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     def step(state: State, totals: Totals, pixels: Pixels, batch: Batch, pace: Pace) -> tuple[State, Totals]:
         # Every device draws for all rows: cut arrays may round in another way, and gathering them costs more.
@@ -121,34 +127,49 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         view_keys = shared(view_keys, augment.shared_by)
         colours = whole(draw_colours(colour_keys, pixels, pace.colour, augment))
 
-        def loss(params: Params) -> tuple[jax.Array, Totals]:
-            sums = over_mesh(body, mesh)(params, pixels, batch, view_keys, colours, dropout_keys)
-            return sums.loss / sums.images, sums
+        def loss(params: Params) -> tuple[jax.Array, tuple[Totals, Params]]:
+            rows = (batch, view_keys, colours, dropout_keys)
+            sums, averages = over_mesh(body, mesh)(params, state.averages, pixels, *rows)
+            return sums.loss / sums.images, (sums, averages)
 
-        gradients, sums = jax.grad(loss, has_aux=True)(state.params)
+        gradients, (sums, averages) = jax.grad(loss, has_aux=True)(state.params)
         updates, velocity = optimizer.update(gradients, state.velocity, state.params, rates=pace.rates)
         params = optax.apply_updates(state.params, updates)
-        return State(state.step + 1, params, velocity), totals + sums
+        return State(state.step + 1, params, averages, velocity), totals + sums
 
     places = (state_shardings(config, mesh), shard(mesh, EVERYWHERE))
     return _compile(step, mesh, out_shardings=places, donate_argnums=0)
 
 
 def make_evaluation_step(config: Config, mesh: Mesh, views: int) -> EvaluationStep:
-    """The compiled step: (params, totals, pixels, batch) -> totals, probabilities averaged over views."""
-    graph = network_graph(config.network)
+    """The compiled step: (state, totals, pixels, batch) -> totals."""
+    predict = _prediction(config, mesh, views)
 
-    def body(params: Params, pixels: Pixels, batch: Batch) -> Totals:
-        images = fixed_views(batch.pictures, pixels, config.network.image_size, views, config.augment)
-        scores = nnx.merge(graph, params)(images.reshape(-1, *images.shape[2:]))
-        each = jax.nn.log_softmax(scores).reshape(views, -1, config.network.classes)
-        mean = jax.nn.logsumexp(each, axis=0) - jnp.log(views)
-        return score(mean, batch.labels)
-
-    def step(params: Params, totals: Totals, pixels: Pixels, batch: Batch) -> Totals:
-        return totals + over_mesh(body, mesh)(params, pixels, batch)
+    def step(state: State, totals: Totals, pixels: Pixels, batch: Batch) -> Totals:
+        return totals + score(predict(state, pixels, batch.pictures), batch.labels)
 
     return _compile(step, mesh, out_shardings=shard(mesh, EVERYWHERE))
+
+
+def make_prediction_step(config: Config, mesh: Mesh, views: int) -> PredictionStep:
+    """The compiled step: (state, pixels, pictures) -> log-probabilities [B, classes], everywhere."""
+    return _compile(_prediction(config, mesh, views), mesh, out_shardings=shard(mesh, EVERYWHERE))
+
+
+def _prediction(config: Config, mesh: Mesh, views: int) -> PredictionStep:
+    """Log-probabilities of pictures, averaged (the probabilities) over views."""
+    graph, rows = network_graph(config.network), row_spec(mesh)
+
+    def body(params: Params, averages: Params, pixels: Pixels, pictures: jax.Array) -> jax.Array:
+        images = fixed_views(pictures, pixels, config.network.image_size, views, config.augment)
+        scores = nnx.merge(graph, params, averages)(images.reshape(-1, *images.shape[2:]))
+        each = jax.nn.log_softmax(scores).reshape(views, -1, config.network.classes)
+        mean = jax.nn.logsumexp(each, axis=0) - jnp.log(views)
+        return lax.pmax(mean, TOWER)  # after the last crossing every tower has the same
+
+    given = (PARAMETERS, PARAMETERS, EVERYWHERE, rows)
+    spread = jax.shard_map(body, mesh=mesh, in_specs=given, out_specs=rows)
+    return lambda state, pixels, pictures: spread(state.params, state.averages, pixels, pictures)
 
 
 def stream(seed: int, purpose: int) -> jax.Array:
@@ -163,21 +184,23 @@ def example_keys(seed: int, step: jax.Array, batch_size: int) -> jax.Array:
     return jax.vmap(partial(jax.random.split, num=3))(keys)
 
 
-def over_mesh(body: Callable[..., Totals], mesh: Mesh) -> Callable[..., Totals]:
-    """Runs `body(params, pixels, *rows)` on each device's towers and rows, and sums its totals over all."""
+def over_mesh(body: Callable[..., tuple[Totals, Params]], mesh: Mesh) -> Callable[..., tuple[Totals, Params]]:
+    """Runs `body(params, averages, pixels, *rows)` on each device's towers and rows, and sums its totals."""
     axes = (TOWER, DATA) if mesh.shape[DATA] > 1 else (TOWER,)
 
-    def summed(params: Params, pixels: Pixels, *rows: Any) -> Totals:
+    def summed(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
         rows = lax.pcast(rows, TOWER, to="varying")  # every tower sees the same rows
         if DATA in axes:
             params = lax.pcast(params, DATA, to="varying")  # and here gradients are summed over rows
-        return lax.psum(body(params, pixels, *rows), axes)
+        totals, averages = body(params, averages, pixels, *rows)
+        return lax.psum(totals, axes), averages
 
-    def run(params: Params, pixels: Pixels, *rows: Any) -> Totals:
-        specs = (PARAMETERS, EVERYWHERE, *(row_spec(mesh) for _ in rows))
-        sums = jax.shard_map(summed, mesh=mesh, in_specs=specs, out_specs=EVERYWHERE)(params, pixels, *rows)
+    def run(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
+        given = (PARAMETERS, PARAMETERS, EVERYWHERE, *(row_spec(mesh) for _ in rows))
+        places = {"mesh": mesh, "in_specs": given, "out_specs": (EVERYWHERE, PARAMETERS)}
+        sums, averages = jax.shard_map(summed, **places)(params, averages, pixels, *rows)
         # After the last crossing every tower has the same scores, and so the same totals.
-        return jax.tree.map(lambda x: x / mesh.shape[TOWER], sums)
+        return jax.tree.map(lambda x: x / mesh.shape[TOWER], sums), averages
 
     return run
 
@@ -189,5 +212,5 @@ def _compile(step: Callable, mesh: Mesh, **options: Any) -> Callable:
 
 def _initial_state(config: Config) -> State:
     model = AlexNet(config.network, nnx.Rngs(params=stream(config.seed, WEIGHTS)))
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return State(jnp.zeros((), jnp.int32), params, make_optimizer(config.optimizer).init(params))
+    params, averages = (nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+    return State(jnp.zeros((), jnp.int32), params, averages, make_optimizer(config.optimizer).init(params))

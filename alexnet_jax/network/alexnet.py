@@ -6,6 +6,7 @@ from jax import numpy as jnp
 
 from alexnet_jax.config import ConvConfig, LayerConfig, NetworkConfig
 from alexnet_jax.errors import ConfigError
+from alexnet_jax.network.batch_norm import BatchNorm
 from alexnet_jax.network.layers import Conv, Dense, LocalConv, Towers, cross, dropout
 from alexnet_jax.network.lrn import at_least_float32, local_response_norm, map_norm
 from alexnet_jax.network.pool import max_pool, pooled
@@ -49,6 +50,8 @@ class AlexNet(nnx.Module):
                 kind, shape = LocalConv, (sizes[name], sizes[name], *shape)
             setattr(self, name, kind(shape, stride=conv.stride, padding=borders, **options(conv)))
             maps, side = conv.width // towers, pooled_size(config, name, sizes[name])
+            if name in config.batch_norm.after:
+                setattr(self, norm_of(name), BatchNorm(maps, towers, config.batch_norm))
         units = side * side * maps
         for name, hidden in config.hidden().items():
             setattr(self, name, Dense((inputs(name, units), hidden.width // towers), **options(hidden)))
@@ -68,6 +71,8 @@ class AlexNet(nnx.Module):
             x = self.normalise_maps(x, name in config.map_norm.after)
             x = self.pool(x, name in config.pool.after)
             x = self.normalise(x, name in lrn.after_pool)
+            if name in config.batch_norm.after:
+                x = getattr(self, norm_of(name))(x, training=dropout_keys is not None)
         for name in config.hidden():
             x = self.activate(getattr(self, name)(self.inputs(name, x)))
             x = dropout(x, config.dropout, dropout_keys, layer=int(name[-1]))
@@ -92,6 +97,11 @@ class AlexNet(nnx.Module):
 
     def pool(self, x: Towers, here: bool) -> Towers:
         return [max_pool(t, self.config.pool.window, self.config.pool.stride) for t in x] if here else x
+
+
+def norm_of(name: str) -> str:
+    """What the batch normalisation after a convolution is called."""
+    return name.replace("conv", "norm")
 
 
 def overhang(conv: ConvConfig, side: int) -> int:

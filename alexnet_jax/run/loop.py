@@ -12,18 +12,16 @@ from alexnet_jax.data.batches import PackedSet, TrainingOrder
 from alexnet_jax.errors import ConfigError, DivergedError, Interrupted
 from alexnet_jax.learning.metrics import Totals, all_finite
 from alexnet_jax.learning.schedule import learning_rate, make_pace
-from alexnet_jax.learning.step import Batch, State, abstract_state, init_state, make_train_step, no_totals
-from alexnet_jax.mesh import EVERYWHERE, shard
+from alexnet_jax.learning.step import Batch, make_train_step, no_totals
+from alexnet_jax.run.alarm import StallAlarm
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.evaluation import Evaluator
 from alexnet_jax.run.feed import feed
 from alexnet_jax.run.guard import Guard
 from alexnet_jax.run.overview import overview
 from alexnet_jax.run.report import Report, describe
+from alexnet_jax.run.start import restore_or_start
 from alexnet_jax.run.workdir import Workdir
-
-# State, figures not yet reported, validation errors so far.
-Saved = tuple[State, Totals, list[float]]
 
 
 def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> None:
@@ -67,6 +65,7 @@ class Run:
         workdir.adopt(config)
         workdir.forget_after(self.first)
         self.report = Report(workdir, self.first, self.total)
+        self.alarm = StallAlarm(config, workdir.metrics())
         self.train_step = make_train_step(config, mesh)
         self.evaluator = Evaluator(config, mesh, packed)
         self.unreported: tuple[int, Totals, float] | None = None
@@ -123,13 +122,15 @@ class Run:
         speed, self.clock = float(totals.images) / (now - self.clock), now
         self.report.figures(step, "train", {**means, "learning_rate": rate, "images_per_second": speed})
         self.require(math.isfinite(means["loss"]), "training loss", step)
+        if warning := self.alarm(step, means["loss"]):
+            self.report.say(warning)
 
     def validate(self, done: int) -> dict[str, float]:
         """Validation figures, whose error the plateau rule sees."""
         self.flush()
         jax.block_until_ready(self.totals)  # the step under way is training's time
         began = time.monotonic()
-        values = self.evaluator(self.state.params)
+        values = self.evaluator(self.state)
         self.errors.append(values["top1_error"])
         self.report.figures(done, "validation", values)
         self.clock += time.monotonic() - began
@@ -160,19 +161,3 @@ class Run:
                 f"the {what} is not finite any more at step {step}: lower schedule.learning_rate, or look at "
                 f"the data; {'nothing was saved' if saved is None else f'step {saved} was saved before'}"
             )
-
-
-def restore_or_start(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> Saved:
-    """The newest checkpoint, or the beginning."""
-    latest = checkpoints.latest()
-    if latest is None:
-        return init_state(config, mesh), no_totals(mesh), []
-    return restore(checkpoints, latest, config, mesh)
-
-
-def restore(checkpoints: Checkpoints, step: int, config: Config, mesh: Mesh) -> Saved:
-    """What a run had saved at a step, placed on this mesh."""
-    place = shard(mesh, EVERYWHERE)
-    totals = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), Totals.zero())
-    (state, totals), progress = checkpoints.restore(step, (abstract_state(config, mesh), totals))
-    return state, totals, progress["validation_errors"]

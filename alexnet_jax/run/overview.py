@@ -8,6 +8,7 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.batches import PackedSet
 from alexnet_jax.learning.step import Params
 from alexnet_jax.mesh import DATA, TOWER
+from alexnet_jax.run.ancestor import CLASSIFIER
 
 
 def overview(config: Config, mesh: Mesh, params: Params, packed: PackedSet, first: int, total: int) -> str:
@@ -16,6 +17,8 @@ def overview(config: Config, mesh: Mesh, params: Params, packed: PackedSet, firs
     counts = ", ".join(f"{count} {split}" for split, count in images.items())
     size, crop = config.data.size, config.network.image_size
     start = f"resuming at step {first} of {total}" if first else f"{total} steps"
+    if config.init_from:
+        start += f", begun with the weights of {config.init_from}, but for {CLASSIFIER}'s"
     return "\n".join(
         [
             parameter_overview.get_parameter_overview(params, include_stats="sharding"),

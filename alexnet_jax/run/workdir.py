@@ -13,7 +13,16 @@ from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError, RefusedError
 
 # A run keeps its network, its data and the order in which it sees them.
-FIXED = ("seed", "network", "data.name", "data.size", "data.encoding", "train.batch_size", "train.order")
+FIXED = (
+    "seed",
+    "init_from",
+    "network",
+    "data.name",
+    "data.size",
+    "data.encoding",
+    "train.batch_size",
+    "train.order",
+)
 
 
 class Workdir:
@@ -26,6 +35,11 @@ class Workdir:
         self.trace_path = self.path / "trace.jsonl"
         self.checkpoints = self.path / "checkpoints"
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been saved."""
+        return any(self.checkpoints.glob("[0-9]*"))
+
     def check(self, config: Config) -> None:
         """Refuses a folder that cannot be written, or that holds another run."""
         try:
@@ -35,7 +49,7 @@ class Workdir:
         except OSError as error:
             raise RefusedError(f"cannot write to --workdir={self.path}: {error.strerror}") from error
         # What has saved nothing may be started anew in another way.
-        if self.config_path.exists() and any(self.checkpoints.glob("[0-9]*")):
+        if self.config_path.exists() and self.begun:
             _check_same(self.read_config(), config, self.path)
 
     def adopt(self, config: Config) -> None:
@@ -86,14 +100,19 @@ def to_json(values: dict[str, Any]) -> str:
 
 def _check_same(old: Config, new: Config, path: Path) -> None:
     """A run cannot change its network, its data or their order half-way."""
-    after = dict(_leaves(dataclasses.asdict(new)))
-    for name, value in _leaves(dataclasses.asdict(old)):
-        fixed = any(name == field or name.startswith(f"{field}.") for field in FIXED)
-        if fixed and after[name] != value:
+    for name, before, now in differences(dataclasses.asdict(old), dataclasses.asdict(new)):
+        if any(name == field or name.startswith(f"{field}.") for field in FIXED):
             raise RefusedError(
-                f"{path} holds a run with {name}={value}, this config says {after[name]}; "
-                "choose another --workdir"
+                f"{path} holds a run with {name}={before}, this config says {now}; choose another --workdir"
             )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The fields of two configs that differ, with both values."""
+    after = dict(_leaves(new))
+    for name, value in _leaves(old):
+        if after.get(name) != value:
+            yield name, value, after.get(name)
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,16 +15,25 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data import toyshapes
-from alexnet_jax.data.toyshapes import CLASS_NAMES, SEEDS, Toyshapes, ToyshapesConfig
+from alexnet_jax.data.toyshapes import (
+    TEN,
+    TWENTY_ONE,
+    Subjects,
+    Toyshapes,
+    Toyshapes21,
+    ToyshapesConfig,
+)
 
 CROP = 64 / 72  # of the shorter side: what a centre crop keeps of a picture that was resized to 72 pixels
 Splits = dict[str, list[dict[str, Any]]]
 Table = tuple[np.ndarray, np.ndarray]  # features [examples, features], labels [examples]
 
 
-def prepared(directory: Path, config: ToyshapesConfig | None = None) -> Toyshapes:
+def prepared(
+    directory: Path, config: ToyshapesConfig | None = None, kind: type[Toyshapes] = Toyshapes
+) -> Toyshapes:
     """A builder whose data set is on disk."""
-    builder = Toyshapes(data_dir=directory, config=config)
+    builder = kind(data_dir=directory, config=config)
     tfds.disable_progress_bar()
     builder.download_and_prepare()
     return builder
@@ -33,7 +42,7 @@ def prepared(directory: Path, config: ToyshapesConfig | None = None) -> Toyshape
 def examples(builder: Toyshapes) -> Splits:
     """Every split's examples, their pictures still encoded."""
     encoded = {"image": tfds.decode.SkipDecoding()}
-    read = {split: builder.as_dataset(split=split, decoders=encoded) for split in SEEDS}
+    read = {split: builder.as_dataset(split=split, decoders=encoded) for split in TEN.seeds}
     return {split: list(dataset.as_numpy_iterator()) for split, dataset in read.items()}
 
 
@@ -52,7 +61,7 @@ def full(builder: Toyshapes) -> Splits:
 @pytest.fixture(scope="module")
 def reduced(builder: Toyshapes) -> dict[str, Table]:
     """The full data set in 32 x 32 pixels."""
-    batches = {split: builder.as_dataset(split=split).map(shrunk).batch(5_000) for split in SEEDS}
+    batches = {split: builder.as_dataset(split=split).map(shrunk).batch(5_000) for split in TEN.seeds}
     return {split: next(dataset.as_numpy_iterator()) for split, dataset in batches.items()}
 
 
@@ -122,14 +131,35 @@ def test_an_example_is_a_function_of_its_split_and_index() -> None:
     assert example["image"] not in others
 
 
-def test_pictures_are_the_same_on_every_machine() -> None:
+@pytest.mark.parametrize(
+    ("subjects", "digest"), [(TEN, 393118222), (TWENTY_ONE, 3252672524)], ids=["10", "21"]
+)
+def test_pictures_are_the_same_on_every_machine(subjects: Subjects, digest: int) -> None:
     # One picture of each class, as first drawn; pixels, since encoders may differ.
-    pictures = [toyshapes.draw_picture(SEEDS["train"], index) for index in range(len(CLASS_NAMES))]
-    assert zlib.crc32(b"".join(picture.tobytes() for picture in pictures)) == 393118222
+    indices = range(len(subjects.class_names))
+    pictures = [toyshapes.draw_picture(subjects.seeds["train"], index, subjects) for index in indices]
+    assert zlib.crc32(b"".join(picture.tobytes() for picture in pictures)) == digest
+
+
+def test_twenty_one_classes(tmp_path: Path) -> None:
+    """Seven shapes in three fillings, none of the pictures of the ten; what is filled has another colour."""
+    builder = prepared(tmp_path, ToyshapesConfig("few", train_size=42, validation_size=21), Toyshapes21)
+    names = builder.info.features["label"].names
+    assert (len(names), names[0], names[7], names[20]) == (21, "disc", "striped_disc", "checked_bar")
+    found = examples(builder)
+    assert np.bincount([example["label"] for example in found["train"]]).tolist() == [2] * 21
+    assert not set(TEN.seeds.values()) & set(TWENTY_ONE.seeds.values())
+    rng, (x, y) = np.random.default_rng(0), np.meshgrid(*2 * [np.linspace(-1, 1, 64, dtype=np.float32)])
+    for label in range(7, 21):
+        outline, filling = toyshapes.filled_layers(rng, x, y, label)
+        np.testing.assert_array_equal(outline, toyshapes.SHAPES[label % 7](x, y))
+        inside = outline < 0
+        assert not np.any(filling[~inside] < 0)
+        assert 0.2 < np.mean(filling[inside] < 0) < 0.8
 
 
 def test_no_picture_is_drawn_twice(full: Splits) -> None:
-    assert len(set(SEEDS.values())) == len(SEEDS)
+    assert len(set(TEN.seeds.values())) == len(TEN.seeds)
     pictures = [example["image"] for split in full.values() for example in split]
     assert len(set(pictures)) == len(pictures) == 5_000
 
@@ -141,7 +171,7 @@ def test_classes_are_balanced(full: Splits, split: str, size: int) -> None:
 
 
 def test_features(full: Splits) -> None:
-    names = {split: {example["file_name"].decode() for example in full[split]} for split in SEEDS}
+    names = {split: {example["file_name"].decode() for example in full[split]} for split in TEN.seeds}
     assert names["train"] == {f"train_{index:05d}.JPEG" for index in range(4_000)}
     assert names["validation"] == {f"validation_{index:05d}.JPEG" for index in range(1_000)}
     for example in full["validation"]:
@@ -159,20 +189,24 @@ def test_sizes_and_aspect_ratios_vary(full: Splits) -> None:
 def test_a_small_config_is_the_start_of_the_full_set(full: Splits, tmp_path: Path) -> None:
     builder = prepared(tmp_path, ToyshapesConfig("small", train_size=40, validation_size=20))
     assert builder.data_path == tmp_path / "toyshapes" / "small" / "1.0.0"
-    assert builder.info.features["label"].names == list(CLASS_NAMES)
+    assert builder.info.features["label"].names == list(TEN.class_names)
     small = examples(builder)
-    assert {split: len(small[split]) for split in SEEDS} == {"train": 40, "validation": 20}
+    assert {split: len(small[split]) for split in TEN.seeds} == {"train": 40, "validation": 20}
     images = {example["file_name"]: example["image"] for split in full.values() for example in split}
     assert all(images[e["file_name"]] == e["image"] for split in small.values() for e in split)
 
 
-@pytest.mark.parametrize("label", range(10))
-def test_a_centre_crop_keeps_the_object(label: int) -> None:
+@pytest.mark.parametrize(
+    ("subjects", "label"),
+    [*((TEN, label) for label in range(10)), *((TWENTY_ONE, label) for label in range(7, 21))],
+    ids=lambda value: value if isinstance(value, int) else str(len(value.class_names)),
+)
+def test_a_centre_crop_keeps_the_object(subjects: Subjects, label: int) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         canvas = toyshapes.blank(rng, np.zeros((3, 1, 1), np.float32))
         background = canvas.pixels.copy()
-        toyshapes.paint_object(rng, canvas, label, background.mean((1, 2), keepdims=True))
+        toyshapes.paint_object(rng, canvas, label, background.mean((1, 2), keepdims=True), subjects)
         painted = (canvas.pixels != background).any(0)
         kept = np.maximum(np.abs(canvas.x), np.abs(canvas.y)) <= CROP * canvas.half
         assert painted[kept].sum() > 0.9 * painted.sum()

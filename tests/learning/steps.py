@@ -100,14 +100,14 @@ def relative_error(found: Any, wanted: Any) -> float:
 
 
 @functools.cache
-def train_double(config: Config, shape: tuple[int, int]) -> dict:
-    """Parameters after three steps in float64."""
+def train_double(config: Config, shape: tuple[int, int]) -> tuple[dict, dict]:
+    """Parameters and averages after three steps in float64."""
     mesh, looks = make_mesh(*shape), random_pixels(config)
     step = make_train_step(config, mesh)
     state = jax.device_put(as_double(first_state(config)), state_shardings(config, mesh))
     for i in range(3):
         state, _ = step(state, Totals.zero(), looks, random_batch(config, mesh, i), Pace.steady(0.01))
-    return jax.device_get(state.params)
+    return jax.device_get((state.params, state.averages))
 
 
 def as_double(state: State) -> State:

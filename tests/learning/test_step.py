@@ -278,7 +278,7 @@ def evaluate(
     step = evaluation_step(config, shape, views)
     if mean is not None:
         looks = dataclasses.replace(looks, mean=mean)
-    params, totals = sharpened(first_state(config), factor).params, Totals.zero()
+    state, totals = sharpened(first_state(config), factor), Totals.zero()
     for batch in batches:
-        totals = step(params, totals, looks, Batch(*batch))
+        totals = step(state, totals, looks, Batch(*batch))
     return totals.means() | {"images": float(totals.images)}

@@ -50,6 +50,14 @@ def normalise_maps(a: Array, n: int, k: float, alpha: float, beta: float) -> Arr
     return b
 
 
+def standardise(a: Array, mean: Array, variance: Array, epsilon: float) -> Array:
+    """Batch normalisation at test, map by map."""
+    b = np.zeros_like(a)
+    for i in range(a.shape[-1]):
+        b[..., i] = (a[..., i] - mean[i]) / np.sqrt(variance[i] + epsilon)
+    return b
+
+
 def pool(x: Array, z: int, s: int) -> Array:
     side = places(x.shape[0], z, s)
     out = np.zeros((side, side, x.shape[2]))
@@ -71,6 +79,12 @@ def forward(params: dict[str, Any], image: Array, net: NetworkConfig) -> Array:
         seen = read(name)
         x = [convolve(seen[t], p[name]["kernel"][t], p[name]["bias"][t], conv) for t in towers]
         x = [after_convolution(a, name, net) for a in x]
+        if name in net.batch_norm.after:
+            norm = p[name.replace("conv", "norm")]
+            x = [
+                standardise(x[t], norm["mean"][t], norm["variance"][t], net.batch_norm.epsilon)
+                for t in towers
+            ]
     for name in net.hidden():
         seen = read(name)
         x = [act(seen[t].ravel() @ p[name]["kernel"][t] + p[name]["bias"][t]) for t in towers]

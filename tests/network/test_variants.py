@@ -18,7 +18,7 @@ from alexnet_jax.network.alexnet import AlexNet, layer_sizes
 from alexnet_jax.network.layers import Towers
 from configs import cifar10, fashion_mnist, imagenet, quickstart, variants
 from tests.network import reference
-from tests.network.networks import call, parts, redrawn
+from tests.network.networks import averages, call, parts, redrawn
 
 SIZES = "input 224, conv1 55, pool1 27, conv2 27, pool2 13, conv3 13, conv4 13, conv5 13, pool5 6"
 # Weights and biases of each layer: kernel pixels x maps read x maps made (x towers) + maps made.
@@ -74,6 +74,7 @@ LAYERS = {
     "no_fc6": {"fc6": 0, "fc7": 9216 * 4096 + 4096},
     "no_fc7": {"fc7": 0},
     "no_dropout": {},
+    "batch_norm": {},
     "six_convs": {"conv6": 9 * 256 * 256 + 256},
 }
 OTHER_SIZES = {
@@ -146,9 +147,10 @@ def test_scores_against_numpy(name: str) -> None:
     config = dataclasses.replace(config, lrn=lrn, map_norm=within)
     graph, params = parts(config)
     images = np.random.default_rng(0).normal(0, 60, (2, 66, 66, 3)).astype(np.float32)
-    found = call(graph, params, images, (1, 1))
+    means = averages(config)
+    found = call(graph, params, images, (1, 1), means)
     for image, scores in zip(images, found, strict=True):
-        wanted = reference.forward(params, np.float64(image), config)
+        wanted = reference.forward(params | means, np.float64(image), config)
         assert np.ptp(wanted) > 0.01
         np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 

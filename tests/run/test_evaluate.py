@@ -6,13 +6,17 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.errors import REFUSED, RefusedError
+from alexnet_jax.errors import REFUSED, ConfigError, RefusedError
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.checkpoint import Checkpoints
-from alexnet_jax.run.loop import restore, train
+from alexnet_jax.run.ensemble import evaluate_together
+from alexnet_jax.run.evaluation import Member
+from alexnet_jax.run.loop import train
+from alexnet_jax.run.start import restore
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
 from tests.run.commands import lines, narrow, run
@@ -26,7 +30,7 @@ def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def evaluate(workdir: Path, data_dir: Path, *arguments: str) -> dict:
+def evaluate(workdir: Path | str, data_dir: Path, *arguments: str) -> dict:
     out, _ = run("evaluate", f"--workdir={workdir}", *arguments, data_dir=data_dir)
     return json.loads(out.splitlines()[-1])
 
@@ -45,6 +49,38 @@ def test_ten_views(workdir: Path, data_dir: Path) -> None:
     found = evaluate(workdir, data_dir, "--views=10", "--batch_size=40")
     assert (found["images"], found["views"]) == (1000, 10)
     assert 0 < found["top5_error"] <= found["top1_error"] < 1
+
+
+def test_several_as_one(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
+    """The probabilities of two runs, on meshes and with networks of their own, are averaged."""
+    recipe = quickstart.get_config("half")
+    other = narrow(recipe, data_dir, 30, mesh={"data": 1, "tower": 1})
+    train(other, Workdir(str(tmp_path)), open_packed(other.data, 10), make_mesh(1, 1))
+    found = evaluate(f"{workdir},{tmp_path}", data_dir)
+    members = [Member(Workdir(str(path)), other, make_mesh(1, 1), None) for path in (workdir, tmp_path)]
+    members[0] = dataclasses.replace(members[0], config=members[0].workdir.read_config())
+    (_, one, labels), (_, two, _) = (member.predict() for member in members)
+    mean = (np.float64(one) + two) / 2
+    truth = mean[np.arange(1000), labels]
+    assert found["loss"] == pytest.approx(-np.log(truth).mean(), rel=1e-5)
+    assert found["top1_error"] == pytest.approx(np.mean((mean > truth[:, None]).any(axis=1)), abs=1e-6)
+    logged = [lines(path)[-1] for path in (workdir, tmp_path)]
+    for member, line in zip(found["members"], logged, strict=True):
+        assert (member["step"], member["weight"]) == (30, 0.5)
+        assert member["loss"] == pytest.approx(line["loss"], rel=1e-5)
+        assert member["top5_error"] == pytest.approx(line["top5_error"], rel=1e-5)
+    fitted = evaluate_together(members, fitted=True)
+    assert fitted["top5_error"] <= found["top5_error"]
+
+
+def test_runs_that_know_other_classes(workdir: Path) -> None:
+    run = Workdir(str(workdir))
+    config = run.read_config()
+    network = dataclasses.replace(config.network, classes=21)
+    others = [config, dataclasses.replace(config, network=network)]
+    members = [Member(run, config, make_mesh(1, 1), None) for config in others]
+    with pytest.raises(ConfigError, match=r"knows 10 classes of toyshapes by 1 views, .* 21 of toyshapes"):
+        evaluate_together(members, fitted=False)
 
 
 def test_a_step_that_is_not_there(workdir: Path) -> None:

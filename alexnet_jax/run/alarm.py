@@ -1,0 +1,64 @@
+"""AlexNet often stays where guessing puts its loss, at ln(classes): a warning that says what to change."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from alexnet_jax.config import Config
+from alexnet_jax.data.packed import packing_command
+
+PROGRESS = 0.99  # of ln(classes): a loss below it is more than guessing
+
+
+class StallAlarm:
+    """Told each logged training loss; speaks up once, `train.stall_steps` after the last progress."""
+
+    def __init__(self, config: Config, lines: Sequence[dict[str, Any]]):
+        """`lines` are the figures that the run has logged so far."""
+        self.config, self.guessing = config, math.log(config.network.classes)
+        self.progress, self.quiet = 0, False
+        for line in lines:
+            if line["split"] == "train":
+                self(line["step"], line["loss"])
+
+    def __call__(self, step: int, loss: float) -> str | None:
+        """The warning, when it is due."""
+        if loss < PROGRESS * self.guessing:
+            self.progress, self.quiet = step, False
+        patience = self.config.train.stall_steps
+        if not patience or self.quiet or step - self.progress < patience:
+            return None
+        self.quiet = True
+        return self.warning(step - self.progress, loss)
+
+    def warning(self, steps: int, loss: float) -> str:
+        classes = self.config.network.classes
+        head = (
+            f"warning: for {steps} steps the training loss has not left {loss:.3f}; guessing among {classes} "
+            f"classes has ln({classes}) = {self.guessing:.3f}. What it may be:"
+        )
+        return "\n".join([head, *(f"  - {cause}" for cause in self.causes())])
+
+    def causes(self) -> list[str]:
+        """The likeliest first; only what this config can be guilty of."""
+        layers, schedule = self.config.network.layers(), self.config.schedule
+        ones = [name for name, layer in layers.items() if layer.bias >= 1]
+        small = [name for name, layer in layers.items() if layer.deviation <= 0.01 and name != "conv1"]
+        rate = schedule.learning_rate
+        causes = []
+        if ones:
+            causes.append(
+                f"the first biases of {', '.join(ones)} are large: try --config.network.{ones[0]}.bias=0.1, "
+                "and so on"
+            )
+        if small:
+            causes.append(
+                f"the first weights of {', '.join(small)} are small: try --config.network.{small[0]}."
+                "deviation=0.03, and so on"
+            )
+        return [
+            *causes,
+            f"the rate is too high: try --config.schedule.learning_rate={rate / 10:g} instead of {rate:g}",
+            f"the pictures or their mean are damaged: {packing_command(self.config.data)} --verify tells",
+            "bad luck: try another --config.seed",
+        ]

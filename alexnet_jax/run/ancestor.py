@@ -1,0 +1,36 @@
+"""The run that another begins with, as for the paper's pre-trained nets: what they must have in common."""
+
+import dataclasses
+from typing import Any
+
+from alexnet_jax.config import LAYERS, Config
+from alexnet_jax.errors import ConfigError, RefusedError
+from alexnet_jax.run.workdir import Workdir, differences
+
+CLASSIFIER = "fc8"
+# What does not change how the layers below the classifier compute.
+FREE = ("classes", CLASSIFIER, "dropout", "compute_dtype")
+
+
+def check_ancestor(config: Config) -> None:
+    """Refuses to begin with a run that has learnt nothing, or whose layers are not those of this config."""
+    if not config.init_from:
+        return
+    ancestor = Workdir(config.init_from)
+    theirs = ancestor.read_config()
+    if not ancestor.begun:
+        raise RefusedError(f"init_from={config.init_from} has no checkpoint yet")
+    for name, old, new in differences(_trunk(theirs), _trunk(config)):
+        raise ConfigError(
+            f"init_from={config.init_from} is a run with network.{name}={old}, this config says {new}: "
+            "what it has learnt does not fit"
+        )
+
+
+def _trunk(config: Config) -> dict[str, Any]:
+    """The fields of the network that decide what the layers below the classifier compute."""
+    fields = {name: value for name, value in dataclasses.asdict(config.network).items() if name not in FREE}
+    for layer in LAYERS[: LAYERS.index(CLASSIFIER)]:
+        for initial in ("deviation", "bias"):
+            del fields[layer][initial]
+    return fields

@@ -1,0 +1,95 @@
+"""Several networks asked as one (section 6): the mean of their probabilities, evenly or by fitted weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from alexnet_jax.errors import ConfigError, RefusedError
+from alexnet_jax.learning.metrics import Totals, score
+from alexnet_jax.run.evaluation import Member
+
+FIRST_STEP, LAST_STEP = 0.5, 0.02  # of the search, where an even weight is 1
+
+
+def evaluate_together(members: Sequence[Member], fitted: bool) -> dict[str, Any]:
+    """The figures of all members as one, and of each."""
+    check_alike(members)
+    asked, chances, labels = [], [], None
+    for member in members:
+        step, found, theirs = member.predict()
+        if labels is not None and not np.array_equal(labels, theirs):
+            raise RefusedError(
+                f"{member.workdir.path} was evaluated on other pictures than {members[0].workdir.path}"
+            )
+        labels = theirs
+        chances.append(found)
+        asked.append({"workdir": str(member.workdir.path), "step": step, **figures(found, labels)})
+    weights = fit_weights(chances, labels) if fitted else np.full(len(members), 1 / len(members))
+    for one, weight in zip(asked, weights, strict=True):
+        one["weight"] = round(float(weight), 4)
+    together = figures(mean_of(chances, weights), labels)
+    views = members[0].config.evaluation.views
+    return {
+        "step": [one["step"] for one in asked],
+        "images": len(labels),
+        "views": views,
+        **together,
+        "members": asked,
+    }
+
+
+def check_alike(members: Sequence[Member]) -> None:
+    """Refuses members that do not know the same classes of the same pictures."""
+    first, *others = [
+        (m.config.data.name, m.config.network.classes, m.config.evaluation.views) for m in members
+    ]
+    for member, other in zip(members[1:], others, strict=True):
+        if other != first:
+            raise ConfigError(
+                f"{members[0].workdir.path} knows {first[1]} classes of {first[0]} by {first[2]} views, "
+                f"{member.workdir.path} {other[1]} of {other[0]} by {other[2]}: they cannot be averaged"
+            )
+
+
+def mean_of(chances: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """The weighted mean of the probabilities [images, classes] of each network."""
+    return sum(np.float32(w) * c for w, c in zip(weights / weights.sum(), chances, strict=True))
+
+
+def figures(chances: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Loss, top-1 and top-5 error of probabilities [images, classes]."""
+    return _totals(chances, labels).means()
+
+
+@jax.jit
+def _totals(chances: jax.Array, labels: jax.Array) -> Totals:
+    # What was rounded to 0 is still a loss, not an infinite one.
+    return score(jnp.log(jnp.maximum(chances, jnp.finfo(chances.dtype).tiny)), labels)
+
+
+def fit_weights(chances: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """Weights by coordinate search, as the authors' tool did it: fewer top-5 errors, then less loss.
+
+    One weight at a time goes up or down by a step, as long as that helps; then steps are halved.
+    """
+    weights, step = np.ones(len(chances)), FIRST_STEP
+
+    def judge(weights: np.ndarray) -> tuple[float, float]:
+        found = figures(mean_of(chances, weights), labels)
+        return found["top5_error"], found["loss"]
+
+    best = judge(weights)
+    while step >= LAST_STEP:
+        before = best
+        for place in range(len(weights)):
+            for change in (step, -step):
+                trial = weights.copy()
+                trial[place] = max(0.0, trial[place] + change)
+                if trial.any() and (found := judge(trial)) < best:
+                    weights, best = trial, found
+        if best == before:
+            step /= 2
+    return weights / weights.sum()

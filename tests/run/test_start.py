@@ -1,0 +1,91 @@
+"""A run that begins with what another has learnt."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
+from alexnet_jax.errors import ConfigError, RefusedError
+from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.step import State, init_state
+from alexnet_jax.mesh import make_mesh
+from alexnet_jax.run.ancestor import check_ancestor
+from alexnet_jax.run.checkpoint import Checkpoints
+from alexnet_jax.run.start import restore_or_start
+from alexnet_jax.run.workdir import Workdir
+from configs import quickstart
+from tests.run.commands import narrow
+
+
+def six_convs(data_dir: Path, seed: int, classes: int, init_from: str = "") -> Config:
+    """Six convolutions and batch normalisation: all that can be handed on."""
+    config = narrow(quickstart.get_config("six_convs,batch_norm"), data_dir, 5, network={"classes": classes})
+    return dataclasses.replace(config, seed=seed, init_from=init_from)
+
+
+@pytest.fixture(scope="module")
+def ancestor(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
+    """A run of 21 classes that has got somewhere: every number is its own."""
+    path, config, mesh = tmp_path_factory.mktemp("ancestor"), six_convs(data_dir, 1, 21), make_mesh(1, 2)
+    state = jax.tree.map(lambda x: x + np.ones((), x.dtype), init_state(config, mesh))
+    workdir = Workdir(str(path))
+    workdir.adopt(config)
+    checkpoints = Checkpoints(workdir.checkpoints, keep=1)
+    checkpoints.save(1, (state, Totals.zero()), {"validation_errors": [0.5]})
+    checkpoints.close()
+    return path, jax.device_get(state)
+
+
+def test_the_trunk_arrives_bit_for_bit(ancestor: tuple[Path, State], data_dir: Path, tmp_path: Path) -> None:
+    """From 21 classes on 1x2 to 10 on 2x1: all layers but the classifier, which is drawn anew."""
+    path, learnt = ancestor
+    config, mesh = six_convs(data_dir, 0, 10, str(path)), make_mesh(2, 1)
+    check_ancestor(config)
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    state, totals, errors = restore_or_start(checkpoints, config, mesh)
+    checkpoints.close()
+    fresh = jax.device_get(init_state(config, mesh))
+    assert (int(state.step), float(totals.images), errors) == (0, 0, [])
+    assert set(state.params) == set(learnt.params)
+    trunk = set(learnt.params) - {"fc8"}
+    assert "conv6" in trunk
+    for layer in trunk:
+        jax.tree.map(np.testing.assert_array_equal, state.params[layer], learnt.params[layer])
+    jax.tree.map(np.testing.assert_array_equal, state.params["fc8"], fresh.params["fc8"])
+    jax.tree.map(np.testing.assert_array_equal, state.averages, learnt.averages)
+    jax.tree.map(np.testing.assert_array_equal, state.velocity, fresh.velocity)
+
+
+def test_an_ancestor_that_does_not_fit(ancestor: tuple[Path, State], data_dir: Path, tmp_path: Path) -> None:
+    path, _ = ancestor
+    values = dataclasses.asdict(six_convs(data_dir, 0, 10, str(path)))
+    for section, field, value, words in (
+        ("conv2", "width", 32, "network.conv2.width=16, this config says 32"),
+        ("lrn", "after_activation", ("conv1",), r"network.lrn.after_activation=\(\), this config says"),
+    ):
+        other = values | {
+            "network": values["network"] | {section: values["network"][section] | {field: value}}
+        }
+        with pytest.raises(ConfigError, match=f"is a run with {words}"):
+            check_ancestor(build(other))
+    other = values | {
+        "network": values["network"] | {"dropout": 0.1, "fc6": values["network"]["fc6"] | {"bias": 0.0}}
+    }
+    check_ancestor(build(other))  # what it begins with does not matter
+    with pytest.raises(RefusedError, match="holds no run"):
+        check_ancestor(build(values | {"init_from": str(tmp_path)}))
+    Workdir(str(tmp_path)).adopt(build(values))
+    with pytest.raises(RefusedError, match="has no checkpoint yet"):
+        check_ancestor(build(values | {"init_from": str(tmp_path)}))
+
+
+def test_a_run_keeps_its_ancestor(data_dir: Path, tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path))
+    workdir.adopt(six_convs(data_dir, 0, 10, "runs/one"))
+    (workdir.checkpoints / "5").mkdir(parents=True)
+    with pytest.raises(RefusedError, match="holds a run with init_from=runs/one, this config says runs/two"):
+        workdir.check(six_convs(data_dir, 0, 10, "runs/two"))
