@@ -50,12 +50,16 @@ def random_batch(config: Config, mesh: Mesh, seed: int = 0, draw: Callable[..., 
     return Batch(*(place_rows(mesh, rows, part[rows], size) for part in draw(config, size, seed)))
 
 
-def random_pixels(config: Config) -> Pixels:
+def random_looks(config: Config) -> tuple[np.ndarray, np.ndarray]:
     """A bumpy mean and correlated colours, so that neither drops out of a comparison."""
     rng = np.random.default_rng(1)
     mean = rng.uniform(100, 140, (config.data.size, config.data.size, 3))
     factor = rng.normal(0, 40, (3, 3))
-    return pixels(mean, factor @ factor.T, config.augment)
+    return mean, factor @ factor.T
+
+
+def random_pixels(config: Config) -> Pixels:
+    return pixels(*random_looks(config), config.augment)
 
 
 @functools.cache

@@ -1,8 +1,11 @@
 """AlexNet in NumPy float64, loop by loop, written from section 3 of the paper and from what its authors ran.
 
-Of our code it reads the names of the config's fields only.
+Each layer takes images [B, H, W, C] and returns its outputs and `back`: given the gradient of a loss with
+respect to the outputs, that with respect to the inputs. Of our code it reads the names of the config's fields
+only.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,13 @@ import numpy as np
 from alexnet_jax.config import ConvConfig, NetworkConfig
 
 Array = np.ndarray
+Back = Callable[[Array], Array]
+BackToWeights = Callable[[Array], tuple[Array, Array, Array]]  # to the inputs, the kernel and the bias
+Params = dict[str, dict[str, Array]]
+Kept = dict[str, list[Array]]  # by layer and tower: ones for the units that dropout keeps, zeros for others
+
 ACTIVATIONS = {"relu": lambda x: np.maximum(0, x), "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
+SLOPES = {"relu": lambda y: y > 0, "tanh": lambda y: 1 - y**2, "sigmoid": lambda y: y * (1 - y)}  # by outputs
 
 
 def places(side: int, size: int, stride: int) -> int:
@@ -18,94 +27,203 @@ def places(side: int, size: int, stride: int) -> int:
     return 1 + int(np.ceil((side - size) / stride))
 
 
-def convolve(x: Array, kernel: Array, bias: Array, conv: ConvConfig) -> Array:
-    """x [H, W, C] with one kernel [k, k, C, F] and bias [F], or with one at every place."""
-    size, pad = conv.size, conv.padding
-    side = places(x.shape[0] + 2 * pad, size, conv.stride)
-    end = (side - 1) * conv.stride + size - x.shape[0] - pad
-    x = np.pad(x, [(pad, end), (pad, end), (0, 0)])
-    out = np.zeros((side, side, kernel.shape[-1]))
+def windows(side: int, size: int, stride: int) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
+    """The place of every window, and the pixels that it sees of all images."""
     for i, j in np.ndindex(side, side):
-        patch = x[i * conv.stride : i * conv.stride + size, j * conv.stride : j * conv.stride + size]
-        own = kernel.ndim > 4
-        out[i, j] = np.tensordot(patch, kernel[i, j] if own else kernel, 3) + (bias[i, j] if own else bias)
-    return out
+        top, left = i * stride, j * stride
+        yield i, j, (slice(None), slice(top, top + size), slice(left, left + size))
 
 
-def normalise(a: Array, n: int, k: float, alpha: float, beta: float) -> Array:
+def convolve(x: Array, kernel: Array, bias: Array, conv: ConvConfig) -> tuple[Array, BackToWeights]:
+    """With one kernel [k, k, C, F] and bias [F], or with one at every place."""
+    size, pad, height = conv.size, conv.padding, x.shape[1]
+    side = places(height + 2 * pad, size, conv.stride)
+    end = (side - 1) * conv.stride + size - height - pad
+    x = np.pad(x, [(0, 0), (pad, end), (pad, end), (0, 0)])
+    out = np.zeros((len(x), side, side, kernel.shape[-1]))
+    for i, j, seen in windows(side, size, conv.stride):
+        own = (i, j) if kernel.ndim > 4 else ()
+        out[:, i, j] = np.tensordot(x[seen], kernel[own], 3) + bias[own]
+
+    def back(g: Array) -> tuple[Array, Array, Array]:
+        dx, dkernel, dbias = np.zeros_like(x), np.zeros_like(kernel), np.zeros_like(bias)
+        for i, j, seen in windows(side, size, conv.stride):
+            own = (i, j) if kernel.ndim > 4 else ()
+            dx[seen] += np.tensordot(g[:, i, j], kernel[own], (1, 3))
+            dkernel[own] += np.tensordot(x[seen], g[:, i, j], (0, 0))
+            dbias[own] += g[:, i, j].sum(0)
+        return dx[:, pad : pad + height, pad : pad + height], dkernel, dbias
+
+    return out, back
+
+
+def multiply(x: Array, kernel: Array, bias: Array) -> tuple[Array, BackToWeights]:
+    """A fully connected layer over all that there is of an image."""
+    flat = x.reshape(len(x), -1)
+
+    def back(g: Array) -> tuple[Array, Array, Array]:
+        return (g @ kernel.T).reshape(x.shape), flat.T @ g, g.sum(0)
+
+    return flat @ kernel + bias, back
+
+
+def activate(x: Array, kind: str) -> tuple[Array, Back]:
+    out = ACTIVATIONS[kind](x)
+    return out, lambda g: g * SLOPES[kind](out)
+
+
+def normalise(a: Array, n: int, k: float, alpha: float, beta: float) -> tuple[Array, Back]:
     """Section 3.3, map by map."""
-    maps, b = a.shape[-1], np.zeros_like(a)
-    for i in range(maps):
-        low, high = max(0, i - n // 2), min(maps - 1, i + n // 2)
-        b[..., i] = a[..., i] / (k + alpha * (a[..., low : high + 1] ** 2).sum(-1)) ** beta
-    return b
+    r = n // 2
+    seen = [((..., slice(i, i + 1)), (..., slice(max(0, i - r), i + r + 1))) for i in range(a.shape[-1])]
+    return divide(a, seen, (-1,), k, alpha, beta)
 
 
-def normalise_maps(a: Array, n: int, k: float, alpha: float, beta: float) -> Array:
+def normalise_maps(a: Array, n: int, k: float, alpha: float, beta: float) -> tuple[Array, Back]:
     """The source's second kind, pixel by pixel: alpha is divided by the n * n pixels of a window."""
-    b, r = np.zeros_like(a), n // 2
-    for i, j in np.ndindex(*a.shape[:2]):
-        seen = a[max(0, i - r) : i + r + 1, max(0, j - r) : j + r + 1]
-        b[i, j] = a[i, j] / (k + alpha / (n * n) * (seen**2).sum(axis=(0, 1))) ** beta
-    return b
+    r, every = n // 2, slice(None)
+    seen = [
+        (
+            (every, slice(i, i + 1), slice(j, j + 1)),
+            (every, slice(max(0, i - r), i + r + 1), slice(max(0, j - r), j + r + 1)),
+        )
+        for i, j in np.ndindex(a.shape[1:3])
+    ]
+    return divide(a, seen, (1, 2), k, alpha / (n * n), beta)
 
 
-def standardise(a: Array, mean: Array, variance: Array, epsilon: float) -> Array:
-    """Batch normalisation at test, map by map."""
-    b = np.zeros_like(a)
-    for i in range(a.shape[-1]):
-        b[..., i] = (a[..., i] - mean[i]) / np.sqrt(variance[i] + epsilon)
-    return b
+def divide(
+    a: Array, seen: list[tuple], axes: tuple[int, ...], k: float, alpha: float, beta: float
+) -> tuple[Array, Back]:
+    """b_i = a_i d_i^-beta, d_i = k + alpha * the sum of a_j^2 over what i has `seen`.
+
+    So db_i / da_j = -2 alpha beta a_i a_j d_i^(-beta - 1) for these j, and d_i^-beta more where j is i.
+    """
+    d = np.zeros_like(a)
+    for i, window in seen:
+        d[i] = k + alpha * (a[window] ** 2).sum(axes, keepdims=True)
+
+    def back(g: Array) -> Array:
+        da = g * d**-beta
+        for i, window in seen:
+            da[window] -= g[i] * 2 * alpha * beta * a[i] * a[window] * d[i] ** (-beta - 1)
+        return da
+
+    return a * d**-beta, back
 
 
-def pool(x: Array, z: int, s: int) -> Array:
-    side = places(x.shape[0], z, s)
-    out = np.zeros((side, side, x.shape[2]))
-    for i, j in np.ndindex(side, side):
-        out[i, j] = x[i * s : i * s + z, j * s : j * s + z].max(axis=(0, 1))
-    return out
+def pool(x: Array, z: int, s: int) -> tuple[Array, Back]:
+    """Of equal maxima the first is taken, row by row."""
+    side = places(x.shape[1], z, s)
+    out = np.zeros((len(x), side, side, x.shape[-1]))
+    for i, j, seen in windows(side, z, s):
+        out[:, i, j] = x[seen].max(axis=(1, 2))
+
+    def back(g: Array) -> Array:
+        dx = np.zeros_like(x)
+        for i, j, seen in windows(side, z, s):
+            pixels = x[seen].reshape(len(x), -1, x.shape[-1])
+            first = np.arange(pixels.shape[1])[None, :, None] == pixels.argmax(1)[:, None]
+            dx[seen] += (first * g[:, None, i, j]).reshape(x[seen].shape)
+        return dx
+
+    return out, back
+
+
+class Pass:
+    """A pass through the network: what each tower holds, and the way back."""
+
+    def __init__(self, params: Params, images: Array, net: NetworkConfig):
+        self.params, self.net = params, net
+        self.x, self.backs = [images] * net.towers, []
+        self.gradients: Params = {}
+
+    def through(self, layer: Callable, *arguments: Any) -> None:
+        """A layer without weights, in each tower."""
+        self.x, backs = zip(*(layer(x, *arguments) for x in self.x), strict=True)
+        self.backs.append(lambda g: [back(own) for back, own in zip(backs, g, strict=True)])
+
+    def drop(self, kept: Sequence[Array | float]) -> None:
+        """Section 4.2, with what dropout keeps of each tower."""
+        self.x = [x * own for x, own in zip(self.x, kept, strict=True)]
+        self.backs.append(lambda g: [dx * own for dx, own in zip(g, kept, strict=True)])
+
+    def standardise(self, mean: Array, variance: Array, epsilon: float) -> None:
+        """Batch normalisation at test, by the averages that each tower has of its maps."""
+        factors = 1 / np.sqrt(variance + epsilon)
+        self.x = [(x - own) * factor for x, own, factor in zip(self.x, mean, factors, strict=True)]
+        self.backs.append(lambda g: [dx * factor for dx, factor in zip(g, factors, strict=True)])
+
+    def weigh(self, name: str, layer: Callable, *arguments: Any) -> None:
+        """A layer with weights, which each tower has of its own."""
+        if name in self.net.crossings:
+            self.cross()
+        own = zip(self.x, self.params[name]["kernel"], self.params[name]["bias"], strict=True)
+        self.x, backs = zip(*(layer(*parts, *arguments) for parts in own), strict=True)
+
+        def back(g: list[Array]) -> tuple[Array, ...]:
+            x, kernels, biases = zip(*(back(own) for back, own in zip(backs, g, strict=True)), strict=True)
+            self.gradients[name] = {"kernel": np.stack(kernels), "bias": np.stack(biases)}
+            return x
+
+        self.backs.append(back)
+
+    def cross(self) -> None:
+        """Every tower reads the maps of all, and all hand gradients back to their owner."""
+        towers = len(self.x)
+        self.x = [np.concatenate(self.x, axis=-1)] * towers
+        self.backs.append(lambda g: np.split(sum(g), towers, axis=-1))
+
+    def back(self, g: list[Array]) -> Params:
+        """The gradient to all weights, from that to what each tower holds."""
+        for back in reversed(self.backs):
+            g = back(g)
+        return self.gradients
+
+
+def scores(params: Params, images: Array, net: NetworkConfig, kept: Kept) -> tuple[Array, Callable]:
+    """Class scores [B, classes] of images [B, S, S, 3]; `back` leads to the gradient of all parameters."""
+    run = Pass(params, images, net)
+    for name, conv in net.convs().items():
+        run.weigh(name, convolve, conv)
+        after_convolution(run, name, net)
+        if name in net.batch_norm.after:
+            norm = params[name.replace("conv", "norm")]
+            run.standardise(norm["mean"], norm["variance"], net.batch_norm.epsilon)
+    for name in net.hidden():
+        run.weigh(name, multiply)
+        run.through(activate, net.activation)
+        run.drop(kept[name])
+    run.weigh("fc8", multiply)
+    out = np.concatenate(run.x, axis=-1)
+    beyond = out.shape[1] - net.classes  # outputs that are there because towers have equally many
+
+    def back(g: Array) -> Params:
+        return run.back(np.split(np.pad(g, [(0, 0), (0, beyond)]), net.towers, axis=-1))
+
+    return out[:, : net.classes], back
+
+
+def after_convolution(run: Pass, name: str, net: NetworkConfig) -> None:
+    """From the sums of a convolution to the input of the next layer."""
+    lrn, maps = net.lrn, net.map_norm
+    alpha = lrn.alpha / (lrn.size if lrn.alpha_times == "mean" else 1)
+    responses = (normalise, lrn.size, lrn.k, alpha, lrn.beta)
+    if name in lrn.before_activation:
+        run.through(*responses)
+    run.through(activate, net.activation)
+    if name in lrn.after_activation:
+        run.through(*responses)
+    if name in maps.after:
+        run.through(normalise_maps, maps.size, maps.k, maps.alpha, maps.beta)
+    if name in net.pool.after:
+        run.through(pool, net.pool.window, net.pool.stride)
+    if name in lrn.after_pool:
+        run.through(*responses)
 
 
 def forward(params: dict[str, Any], image: Array, net: NetworkConfig) -> Array:
     """Class scores of one image [S, S, 3] at test time: hidden outputs are scaled by what dropout keeps."""
     p = {name: {k: np.asarray(v, np.float64) for k, v in layer.items()} for name, layer in params.items()}
-    towers, act = range(net.towers), ACTIVATIONS[net.activation]
-    x = [image] * net.towers
-
-    def read(name: str) -> list[Array]:
-        return [np.concatenate(x, axis=-1)] * net.towers if name in net.crossings else x
-
-    for name, conv in net.convs().items():
-        seen = read(name)
-        x = [convolve(seen[t], p[name]["kernel"][t], p[name]["bias"][t], conv) for t in towers]
-        x = [after_convolution(a, name, net) for a in x]
-        if name in net.batch_norm.after:
-            norm = p[name.replace("conv", "norm")]
-            x = [
-                standardise(x[t], norm["mean"][t], norm["variance"][t], net.batch_norm.epsilon)
-                for t in towers
-            ]
-    for name in net.hidden():
-        seen = read(name)
-        x = [act(seen[t].ravel() @ p[name]["kernel"][t] + p[name]["bias"][t]) for t in towers]
-        x = [a * (1 - net.dropout) for a in x]
-    seen = read("fc8")
-    scores = [seen[t].ravel() @ p["fc8"]["kernel"][t] + p["fc8"]["bias"][t] for t in towers]
-    return np.concatenate(scores)[: net.classes]
-
-
-def after_convolution(a: Array, name: str, net: NetworkConfig) -> Array:
-    """A tower's maps, from the sums of a convolution to the input of the next layer."""
-    lrn, maps = net.lrn, net.map_norm
-    alpha = lrn.alpha / (lrn.size if lrn.alpha_times == "mean" else 1)
-    responses = (lrn.size, lrn.k, alpha, lrn.beta)
-    if name in lrn.before_activation:
-        a = normalise(a, *responses)
-    a = ACTIVATIONS[net.activation](a)
-    if name in lrn.after_activation:
-        a = normalise(a, *responses)
-    if name in maps.after:
-        a = normalise_maps(a, maps.size, maps.k, maps.alpha, maps.beta)
-    if name in net.pool.after:
-        a = pool(a, net.pool.window, net.pool.stride)
-    return normalise(a, *responses) if name in lrn.after_pool else a
+    kept = dict.fromkeys(net.hidden(), [1 - net.dropout] * net.towers)
+    return scores(p, image[None], net, kept)[0][0]
