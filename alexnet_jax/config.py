@@ -4,6 +4,7 @@ There are no defaults here: every value stands in a file of `configs/`, with its
 these classes, and checks them once.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -206,6 +207,10 @@ class TrainConfig:
     steps: int  # 0 stands for as many as `epochs` takes
     order: Literal["shuffled", "fixed"]  # drawn anew for every epoch, or once for all
     log_every: int
+
+    def length(self, images: int) -> int:
+        """The steps of a run over so many pictures."""
+        return self.steps or math.ceil(self.epochs * images / self.batch_size)
 
 
 @dataclass(frozen=True)

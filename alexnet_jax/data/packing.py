@@ -104,8 +104,14 @@ def pack_toyshapes(config: DataConfig) -> None:
 
 def toyshapes(config: DataConfig) -> TfdsSource:
     """The data set that needs no files; TFDS keeps what was drawn."""
-    drawn = Toyshapes(data_dir=os.fspath(data_dir(config.dir) / "tfds"))
-    return TfdsSource(config.name, prepare(drawn))
+    folder = os.fspath(data_dir(config.dir) / "tfds")
+    try:
+        drawn = prepare(Toyshapes(data_dir=folder))
+    except RefusedError:
+        drawn = Toyshapes(data_dir=folder)
+        if not drawn.is_prepared():  # by another process, which was faster
+            raise
+    return TfdsSource(config.name, drawn)
 
 
 def make_plan(source: Source, form: Form, target: epath.Path) -> Plan:
