@@ -4,6 +4,7 @@ There are no defaults here: every value stands in a file of `configs/`, with its
 these classes, and checks them once.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -217,6 +218,10 @@ class TrainConfig:
     order: Literal["shuffled", "fixed"]  # drawn anew for every epoch, or once for all
     log_every: int
     stall_steps: int  # without progress beyond guessing, after which a warning says what to change; 0: none
+
+    def length(self, images: int) -> int:
+        """The steps of a run over so many pictures."""
+        return self.steps or math.ceil(self.epochs * images / self.batch_size)
 
 
 @dataclass(frozen=True)

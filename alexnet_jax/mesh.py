@@ -20,13 +20,8 @@ EVERYWHERE = PartitionSpec()
 
 def open_mesh(config: Config) -> Mesh:
     """The mesh `data` x `tower` of a config; a field that is 0 is chosen from the devices that there are."""
+    check_towers(config)
     wanted, towers = config.mesh, config.network.towers
-    if wanted.tower and towers % wanted.tower:
-        divisors = [str(n) for n in range(1, towers + 1) if towers % n == 0]
-        raise ConfigError(
-            f"mesh.tower={wanted.tower} does not divide network.towers={towers}; "
-            f"choose {' or '.join(divisors)}"
-        )
     if wanted.cpu_devices:
         simulate_cpu_devices(wanted.cpu_devices)
     devices = jax.devices()
@@ -38,6 +33,16 @@ def open_mesh(config: Config) -> Mesh:
             f"({devices[0].platform}); simulate them with mesh.cpu_devices={data * tower}"
         )
     return make_mesh(data, tower)
+
+
+def check_towers(config: Config) -> None:
+    """Every device of a row holds as many towers; known before any device is touched."""
+    tower, towers = config.mesh.tower, config.network.towers
+    if tower and towers % tower:
+        divisors = [str(n) for n in range(1, towers + 1) if towers % n == 0]
+        raise ConfigError(
+            f"mesh.tower={tower} does not divide network.towers={towers}; choose {' or '.join(divisors)}"
+        )
 
 
 def make_mesh(data: int, tower: int) -> Mesh:

@@ -48,7 +48,7 @@ def main() -> None:
     """Packs it, or says that it is there."""
     name = processes.require(DATASET, "imagenet2012")
     config = DataConfig(name, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, 0, trace=False)
-    share = processes.read_share(SHARD.value)
+    share = processes.read_share(SHARD)
     count = PROCESSES.value or os.cpu_count()
     if FOLDER.value and not epath.Path(FOLDER.value).expanduser().is_dir():
         raise RefusedError(f"--folder={FOLDER.value}: there is no such folder")

@@ -259,6 +259,15 @@ VARIANTS = {
 }
 
 
+def difference(names: str, base: str) -> str:
+    """What a single change to other variants did to the authors' net; "" if it is not known."""
+    listed, before = ([name for name in text.split(",") if name != "paper"] for text in (names, base))
+    more = listed[len(before) :]
+    if listed[: len(before)] != before or len(more) != 1 or more[0] not in VARIANTS:
+        return ""
+    return VARIANTS[more[0]].difference
+
+
 def listing() -> str:
     """A line for each variant."""
     lines = [f"{'variant':<22}{'what':<42}{'figure of':<22}{'top-1':>7}{'top-5':>7}  difference, points"]

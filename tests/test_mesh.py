@@ -6,9 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import batch_rows, check_batch, compiler_options, make_mesh, open_mesh, place_rows
+from configs import quickstart, variants
 
 
 def with_mesh(config: Config, **fields: int) -> Config:
@@ -33,6 +35,14 @@ def test_shapes(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:
     mesh = open_mesh(with_mesh(narrow, **fields))
     assert mesh.axis_names == ("data", "tower")
     assert mesh.devices.shape == shape
+
+
+def test_the_quickstart_takes_every_variant() -> None:
+    """Of one tower, two or four."""
+    for name in variants.VARIANTS:
+        config = build(quickstart.get_config(name).to_dict())
+        mesh = open_mesh(dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, cpu_devices=0)))
+        assert mesh.devices.shape == (1, config.network.towers), name
 
 
 @pytest.mark.parametrize(

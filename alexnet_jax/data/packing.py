@@ -105,7 +105,14 @@ def pack_toyshapes(config: DataConfig) -> None:
 def toyshapes(config: DataConfig) -> TfdsSource:
     """A data set that needs no files; TFDS keeps what was drawn."""
     kind = {"toyshapes": Toyshapes, "toyshapes21": Toyshapes21}[config.name]
-    return TfdsSource(config.name, prepare(kind(data_dir=os.fspath(data_dir(config.dir) / "tfds"))))
+    folder = os.fspath(data_dir(config.dir) / "tfds")
+    try:
+        drawn = prepare(kind(data_dir=folder))
+    except RefusedError:
+        drawn = kind(data_dir=folder)
+        if not drawn.is_prepared():  # by another process, which was faster
+            raise
+    return TfdsSource(config.name, drawn)
 
 
 def make_plan(source: Source, form: Form, target: epath.Path) -> Plan:

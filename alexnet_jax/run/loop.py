@@ -26,7 +26,7 @@ from alexnet_jax.run.workdir import Workdir
 
 def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> None:
     """Trains to the end, from the start or from the last checkpoint."""
-    total = steps_in(config, packed.images("train"))
+    total = config.train.length(packed.images("train"))
     final = workdir.final()
     checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep)
     with Guard() as guard, contextlib.closing(checkpoints):
@@ -41,11 +41,6 @@ def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> No
             run.finish()
 
 
-def steps_in(config: Config, images: int) -> int:
-    """The length of a run."""
-    return config.train.steps or math.ceil(config.train.epochs * images / config.train.batch_size)
-
-
 class Run:
     """A run under way: its state, and what it has measured so far."""
 
@@ -54,7 +49,7 @@ class Run:
     ):
         self.config, self.workdir, self.packed, self.mesh = config, workdir, packed, mesh
         self.images = packed.images("train")
-        self.total = steps_in(config, self.images)
+        self.total = config.train.length(self.images)
         self.checkpoints = checkpoints
         self.state, self.totals, self.errors = restore_or_start(checkpoints, config, mesh)
         self.first = int(self.state.step)

@@ -18,16 +18,19 @@ from alexnet_jax.errors import STOPPED, ConfigError, Interrupted, UserError
 from alexnet_jax.network.alexnet import layer_sizes
 
 
-def define_config_flag() -> flags.FlagHolder[ConfigDict]:
-    """`--config=FILE[:VARIANT]` and `--config.a.b=value`."""
+def define_config_flag(
+    values: flags.FlagValues = flags.FLAGS, words: list[str] | None = None
+) -> flags.FlagHolder[ConfigDict]:
+    """`--config=FILE[:VARIANT]` and `--config.a.b=value`, from `words` or else from the command line."""
     # New attributes are let in here and refused by `build`, which knows the nearest name.
-    return config_flags.DEFINE_config_file("config", lock_config=False, accept_new_attributes=True)
+    return config_flags.DEFINE_config_file(
+        "config", lock_config=False, accept_new_attributes=True, flag_values=values, sys_argv=words
+    )
 
 
 def read_config(flag: flags.FlagHolder[ConfigDict]) -> Config:
     """The checked config that the flags describe."""
-    if flag.value is None:
-        raise ConfigError("--config is missing; try --config=configs/quickstart.py")
+    _require_config(flag)
     try:
         values = flag.value.to_dict()
     except Exception as error:  # a file that is not there, or fails, is noticed only now
@@ -35,6 +38,39 @@ def read_config(flag: flags.FlagHolder[ConfigDict]) -> Config:
     config = build(values)
     layer_sizes(config.network)  # refuses pictures that are too small for it
     return config
+
+
+def read_words(words: Sequence[str]) -> Config:
+    """The config that another process reads from these flags, or what it would complain of."""
+    values, words = flags.FlagValues(), [sys.argv[0], *words]
+    flag = define_config_flag(values, words)
+    try:
+        values(words)
+    except Exception as error:  # a config file is a program, and can fail in any way
+        raise ConfigError(_last_line(error)) from error
+    return read_config(flag)
+
+
+def config_file(flag: flags.FlagHolder[ConfigDict]) -> str:
+    """FILE of `--config=FILE`, where variants are named by another flag."""
+    _require_config(flag)
+    path = flags.FLAGS[flag.name].config_filename
+    file, colon, variant = path.partition(":")
+    if colon:
+        raise ConfigError(f"--config={path} must not name a variant; try --variants={variant}")
+    return file
+
+
+def config_words() -> tuple[str, ...]:
+    """Every `--config.a.b=value` or `--config.a.b value`, as it was typed."""
+    words, found = iter(flags.FLAGS.read_flags_from_files(sys.argv[1:], force_gnu=False)), []
+    for word in words:
+        if re.match(r"--?(no)?config\.", word):
+            found.append(word)
+            name = word.lstrip("-")
+            if name in flags.FLAGS and not flags.FLAGS[name].boolean:
+                found.append(next(words))
+    return tuple(found)
 
 
 def require(flag: flags.FlagHolder[str | None], example: str) -> str:
@@ -52,11 +88,13 @@ def read_mesh(text: str) -> dict[str, int]:
     return {"data": int(match[1]), "tower": int(match[2])}
 
 
-def read_share(text: str) -> tuple[int, int]:
-    """A host's number, and how many hosts there are."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+def read_share(flag: flags.FlagHolder[str]) -> tuple[int, int]:
+    """The number of a host or a job, and how many of them there are."""
+    match = re.fullmatch(r"(\d+)/(\d+)", flag.value)
     if match is None or int(match[1]) >= int(match[2]):
-        raise ConfigError(f"--shard={text} must be a number below the count of hosts / that count, as in 0/4")
+        raise ConfigError(
+            f"--{flag.name}={flag.value} must be a number below a count / that count, as in 0/4"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -73,6 +111,11 @@ def run(main: Callable[[], None]) -> None:
         app.run(lambda arguments: _guarded(checked, arguments), flags_parser=_parse)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
+
+
+def _require_config(flag: flags.FlagHolder[ConfigDict]) -> None:
+    if flag.value is None:
+        raise ConfigError("--config is missing; try --config=configs/quickstart.py")
 
 
 def _guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:

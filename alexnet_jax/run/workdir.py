@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
+import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ from alexnet_jax.errors import ConfigError, RefusedError
 
 # A run keeps its network, its data and the order in which it sees them.
 FIXED = (
-    "seed",
-    "init_from",
-    "network",
-    "data.name",
-    "data.size",
-    "data.encoding",
-    "train.batch_size",
-    "train.order",
+    *("seed", "init_from", "network", "data.name", "data.size", "data.encoding"),
+    *("train.batch_size", "train.order"),
+)
+# What says nothing of how its figures come about.
+FREE = (
+    *("mesh", "data.dir", "data.read_ahead", "data.threads", "data.keep_mib", "data.trace"),
+    *("train.log_every", "train.stall_steps", "evaluation.batch_size", "checkpoint"),
 )
 
 
@@ -50,11 +50,16 @@ class Workdir:
             raise RefusedError(f"cannot write to --workdir={self.path}: {error.strerror}") from error
         # What has saved nothing may be started anew in another way.
         if self.config_path.exists() and self.begun:
-            _check_same(self.read_config(), config, self.path)
+            _check_same(self.read_config(), config, self.path, lambda name: _among(name, FIXED))
+
+    def check_figures(self, config: Config) -> None:
+        """Refuses a folder of figures that come about in another way."""
+        if self.config_path.exists():
+            _check_same(self.read_config(), config, self.path, lambda name: not _among(name, FREE))
 
     def adopt(self, config: Config) -> None:
         """Writes `config.json`."""
-        _write(self.config_path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        replace_text(self.config_path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
     def read_config(self) -> Config:
         """The config of the run."""
@@ -81,7 +86,7 @@ class Workdir:
         for path in (self.metrics_path, self.trace_path):
             kept = [x for x in _read_lines(path) if x["step"] <= step and x.get("split") != "final"]
             if path.exists():
-                _write(path, "".join(json.dumps(line) + "\n" for line in kept))
+                replace_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`; it is there when this returns."""
@@ -98,10 +103,15 @@ def to_json(values: dict[str, Any]) -> str:
     return json.dumps(clean)
 
 
-def _check_same(old: Config, new: Config, path: Path) -> None:
-    """A run cannot change its network, its data or their order half-way."""
+def _among(name: str, fields: tuple[str, ...]) -> bool:
+    """Whether a field, or a group that it is in, is listed."""
+    return any(name == field or name.startswith(f"{field}.") for field in fields)
+
+
+def _check_same(old: Config, new: Config, path: Path, fixed: Callable[[str], bool]) -> None:
+    """A folder keeps the values of some fields."""
     for name, before, now in differences(dataclasses.asdict(old), dataclasses.asdict(new)):
-        if any(name == field or name.startswith(f"{field}.") for field in FIXED):
+        if fixed(name):
             raise RefusedError(
                 f"{path} holds a run with {name}={before}, this config says {now}; choose another --workdir"
             )
@@ -137,8 +147,11 @@ def _append(path: Path, line: dict[str, Any]) -> None:
         file.write(to_json(line) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
-    """Replaces a file at once: a reader or a crash sees the old text or the new."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    temporary.replace(path)
+def replace_text(path: Path, text: str) -> None:
+    """Replaces a file at once: a reader or a crash sees the old text or the new, of one of its writers."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

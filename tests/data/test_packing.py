@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from alexnet_jax.data.packing import JOB, Plan, Work, make_plan, pack
 from alexnet_jax.data.pictures import centre_square
 from alexnet_jax.data.shards import Form
 from alexnet_jax.data.sources import FolderSource
+from alexnet_jax.data.toyshapes import Toyshapes
 from alexnet_jax.data.verifying import verify
 from alexnet_jax.errors import Interrupted, RefusedError
 from tests.data.conftest import RAW, SIZE, plan
@@ -292,3 +294,19 @@ def test_two_that_do_not_know_of_each_other(
     assert pack(slow, Work(asked=asked))
     verify(PackedFiles(slow.target, facts(slow.target)), processes=1)
     assert sorted(tfds.builder_from_directory(slow.target).info.splits) == ["train", "validation"]
+
+
+def test_shapes_that_another_process_draws(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TFDS refuses the slower of two; their shapes are the same."""
+
+    def beaten(*_: object) -> None:
+        (tmp_path / "tfds").symlink_to(data_dir / "tfds")
+        raise OSError("Cannot rename")
+
+    monkeypatch.setattr(Toyshapes, "download_and_prepare", beaten)
+    config = DataConfig("toyshapes", 72, "raw", str(tmp_path), 1, 1, 0, trace=False)
+    assert packing.toyshapes(config).counts == {"train": 4000, "validation": 1000}
+    with pytest.raises(RefusedError, match=r"TFDS could not make toyshapes/1\.0\.0: .* File exists"):
+        packing.toyshapes(replace(config, dir=str(tmp_path / "other")))

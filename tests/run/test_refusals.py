@@ -23,7 +23,7 @@ FLAGS = [
     (["--config.trian.batch_size=4"], 'KeyError: .*Did you mean "train"'),
     (["--config.train.batch_size=ten"], "config.train.batch_size=ten"),
     (["--config.mesh.data=4", "--config.mesh.cpu_devices=8", "--config.train.batch_size=30"], "28 or 32"),
-    (["--config.mesh.data=4"], "needs 8 devices, there are 2 .*mesh.cpu_devices=8"),
+    (["--config.mesh.data=4"], "needs 4 devices, there are 2 .*mesh.cpu_devices=4"),
     (["--config.mesh.tower=3"], "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
     (["--config.network.image_size=10"], "network.image_size=10 is too small"),
     (["extra"], "unexpected argument 'extra'"),

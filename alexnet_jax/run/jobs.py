@@ -1,0 +1,90 @@
+"""The runs of a sweep: what each of them is, how it has ended, and what they are together."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from alexnet_jax.config import Config
+from alexnet_jax.data.packed import refuse_early
+from alexnet_jax.errors import ConfigError, RefusedError
+from alexnet_jax.mesh import check_towers
+from alexnet_jax.run.processes import read_words
+from alexnet_jax.run.table import Outcome, Row, compare, markdown, notes
+from alexnet_jax.run.workdir import Workdir, replace_text
+
+DIVERGED_TXT = "diverged.txt"  # in the folder of a run: why it has no figures, and need not be tried again
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be made."""
+
+    variant: str
+    config: Config
+    flags: tuple[str, ...]  # of alexnet_jax.main
+    workdir: Workdir
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}, seed {self.config.seed}"
+
+
+def deal(flags: Mapping[str, tuple[str, ...]], seeds: Sequence[int], root: Workdir) -> list[Job]:
+    """All variants with the first seed, then all with the next: what is there first is a comparison.
+
+    Every variant's flags are read here, so that a mistake in the last costs no time.
+    """
+    configs = {}
+    for variant, words in flags.items():
+        try:
+            configs[variant] = read_words(words)
+            check_towers(configs[variant])
+        except ConfigError as error:
+            raise ConfigError(f"variant {variant}: {error}") from error
+    return [
+        Job(
+            variant,
+            replace(config, seed=seed),
+            (*flags[variant], f"--config.seed={seed}"),
+            Workdir(str(root.path / variant / f"seed-{seed}")),
+        )
+        for seed in seeds
+        for variant, config in configs.items()
+    ]
+
+
+def refuse(jobs: Sequence[Job]) -> None:
+    """Says what is missing, or in the way, before the first run takes time."""
+    for job in jobs:
+        refuse_early(job.config.data)
+        job.workdir.check(job.config)
+        job.workdir.check_figures(job.config)
+
+
+def outcome(job: Job) -> Outcome | None:
+    """How a run has ended, if it has, and if it was made as this job would make it."""
+    final = job.workdir.final()
+    if not final and not (job.workdir.path / DIVERGED_TXT).exists():
+        return None
+    job.workdir.check_figures(job.config)
+    figures = (final["step"], final["top1_error"], final["top5_error"]) if final else ()
+    return Outcome(job.variant, job.config.seed, *figures)
+
+
+def write_table(jobs: Sequence[Job], paper: Mapping[str, str], seeds: int, root: Workdir) -> list[Row]:
+    """The table of what is there, also as table.md and table.json."""
+
+    def read() -> list[Row]:
+        return compare([ended for job in jobs if (ended := outcome(job))], paper, seeds)
+
+    if not root.path.is_dir():
+        raise RefusedError(f"{root.path} holds no sweep: there is no such folder")
+    rows, written = read(), None
+    while rows != written:  # another job may have ended in between, and have written first
+        try:
+            replace_text(root.path / "table.md", f"{markdown(rows)}\n\n{notes(rows)}\n")
+            replace_text(root.path / "table.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        except OSError as error:
+            raise RefusedError(f"cannot write to {root.path}: {error.strerror}") from error
+        rows, written = read(), rows
+    return rows

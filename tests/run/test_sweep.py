@@ -1,0 +1,253 @@
+"""Sweeps: real ones, stopped and shared out; and how they take what can happen to a run."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax.errors import (
+    BUG,
+    CONFIG,
+    DIVERGED,
+    PREEMPTED,
+    REFUSED,
+    ConfigError,
+    Interrupted,
+    RefusedError,
+)
+from alexnet_jax.run import sweep
+from alexnet_jax.run.jobs import Job, deal, outcome, refuse, write_table
+from alexnet_jax.run.sweep import run_all
+from alexnet_jax.run.workdir import Workdir
+from tests.run.commands import NARROW, command, lines, run
+
+QUICK = "--config=configs/quickstart.py"
+# ReLUs have no numbers after a step at this rate; tanh has.
+FLAGS = (
+    *(QUICK, "--variants=tanh paper", "--seeds=3", *NARROW),
+    *("--config.schedule.learning_rate=1e9", "--config.train.steps", "3", "--config.train.log_every=1"),
+)
+
+# The library that loads config files does it in an old way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+def wait_for(path: Path, words: str, process: subprocess.Popen) -> None:
+    """Until a file holds some words."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.exists() and words in path.read_text():
+            return
+        time.sleep(0.01)
+
+
+def test_stopped_and_shared_out(data_dir: Path, tmp_path: Path) -> None:
+    """Two jobs at once, one of which is stopped: started again it goes on, then nothing is left to do."""
+    root = tmp_path / "sweep"
+    flags = (*FLAGS, f"--workdir={root}")
+    tanh, paper = (root / variant / "seed-3" for variant in ("tanh", "paper"))
+    first, second = (command("sweep", *flags, f"--share={i}/2", data_dir=data_dir) for i in range(2))
+    wait_for(tanh / "log.txt", "\nrun  ", first)
+    first.send_signal(signal.SIGTERM)
+    _, err = first.communicate(timeout=120)
+    stopped = "stopped, 0 of 1 runs are done; the same command goes on\n"
+    assert (first.returncode, err) == (PREEMPTED, stopped)
+    out, err = second.communicate(timeout=120)
+    assert (second.returncode, err) == (0, "")
+    assert re.search(r"^1/1  paper, seed 3 +diverged  in \d\d:\d\d, 00:00 left$", out, re.MULTILINE), out
+
+    run("sweep", *flags, "--share=0/2", data_dir=data_dir)
+    log = (tanh / "log.txt").read_text()
+    assert "stopped and saved at step 1" in log and "resuming at step 1 of 3" in log
+    assert "not finite any more" in (paper / "diverged.txt").read_text()
+    row, other = json.loads((root / "table.json").read_text())
+    final = lines(tanh)[-1]
+    assert (final["split"], row["top1_errors"]) == ("final", [final["top1_error"]])
+    assert (row["steps"], row["seeds"], other["diverged"]) == ([3], [3], [3])
+    for path, activation in ((tanh, "tanh"), (paper, "relu")):
+        config = json.loads((path / "config.json").read_text())
+        assert (config["seed"], config["network"]["activation"]) == (3, activation)
+
+    before = [(path / "log.txt").read_text() for path in (tanh, paper)]
+    out, _ = run("sweep", *flags, data_dir=data_dir)
+    assert "here   2 of them, 2 done before" in out and "started" not in out
+    assert before == [(path / "log.txt").read_text() for path in (tanh, paper)]
+    assert "paper    0 of 1, 1 diverged" in out
+    assert "| paper | 0 of 1, 1 diverged |" in (root / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--variants=paper no_lnr"], "there is no variant 'no_lnr'; the nearest name is no_lrn"),
+        (["--variants=paper half", "--config.mesh.tower=2"], "variant half: mesh.tower=2 does not divide"),
+        (["--variants=paper", "--config.seed=3"], "--config.seed is another one in every run"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """In one line, and before anything runs."""
+    root = tmp_path / "sweep"
+    _, err = run("sweep", QUICK, *arguments, f"--workdir={root}", data_dir=tmp_path, code=CONFIG)
+    assert message in err and err.startswith("error: ") and len(err.splitlines()) == 1
+    assert not root.exists()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    flags = {name: (f"{QUICK}:{name}",) for name in ("paper", "half", "source,no_lrn")}
+    return deal(flags, [5, 7], Workdir(str(tmp_path)))
+
+
+def test_deal(jobs: list[Job], tmp_path: Path) -> None:
+    """Seed by seed, each run in a folder of its own; shares are all of them, once."""
+    assert [job.name for job in jobs[:4]] == [
+        *("paper, seed 5", "half, seed 5", "source,no_lrn, seed 5", "paper, seed 7")
+    ]
+    assert jobs[5].flags == (f"{QUICK}:source,no_lrn", "--config.seed=7")
+    assert jobs[5].workdir.path == tmp_path / "source,no_lrn" / "seed-7"
+    assert (jobs[4].config.seed, jobs[4].config.network.towers) == (7, 1)
+    assert len({job.workdir.path for job in jobs}) == 6
+
+
+def finish(job: Job) -> None:
+    """Leaves what a whole run leaves last."""
+    job.workdir.append({"step": 9, "split": "final", "top1_error": 0.1, "top5_error": 0.0})
+
+
+def test_figures_of_another_kind(jobs: list[Job]) -> None:
+    """Runs that are compared differ in what the variants change, and in nothing else."""
+    job = jobs[0]
+    job.workdir.path.mkdir(parents=True)
+    job.workdir.adopt(replace(job.config, train=replace(job.config.train, log_every=7)))
+    refuse(jobs)
+    job.workdir.adopt(replace(job.config, schedule=replace(job.config.schedule, learning_rate=0.5)))
+    message = r"holds a run with schedule.learning_rate=0\.5, this config says 0\.01"
+    with pytest.raises(RefusedError, match=message):
+        refuse(jobs)
+    assert outcome(job) is None
+    finish(job)
+    with pytest.raises(RefusedError, match=message):
+        outcome(job)
+
+
+def test_a_run_that_ends_while_the_table_is_written(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older table is not the one that stays."""
+    refuse(jobs)
+    texts = []
+
+    def write(path: Path, text: str) -> None:
+        if not texts:
+            finish(jobs[1])
+        texts.append(text)
+        path.write_text(text)
+
+    monkeypatch.setattr("alexnet_jax.run.jobs.replace_text", write)
+    rows = write_table(jobs, {"paper": "", "half": "+1.7 / +1.2"}, 2, Workdir(str(tmp_path)))
+    assert (rows[1].seeds, len(texts)) == ((5,), 4)
+    assert json.loads((tmp_path / "table.json").read_text())[1]["top1_errors"] == [0.1]
+    with pytest.raises(RefusedError, match="nowhere holds no sweep"):
+        write_table(jobs, {}, 2, Workdir(str(tmp_path / "nowhere")))
+
+
+@pytest.fixture
+def ends(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """How the runs end that are begun, one after the other: an exit code and the last words."""
+    ends: list[tuple[int, str]] = []
+
+    def end(job: Job, *_: object) -> tuple[int, str]:
+        code, words = ends.pop(0)
+        if code == 0:
+            finish(job)
+        return code, words
+
+    monkeypatch.setattr(sweep, "_run", end)
+    refuse(jobs)  # makes their folders
+    return ends
+
+
+def test_what_failed_is_tried_again(
+    jobs: list[Job], ends: list[tuple[int, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others go on; what diverged has an outcome, and is not repeated."""
+    ends += [
+        (0, ""),
+        (BUG, "ValueError: so"),
+        (DIVERGED, "too fast"),
+        (-9, "ended by SIGKILL"),
+        (0, ""),
+        (0, ""),
+    ]
+    assert run_all(jobs) == 2
+    said = capsys.readouterr().out
+    assert "2/6  half, seed 5" in said and "FAILED, ValueError: so" in said
+    assert (jobs[2].workdir.path / "diverged.txt").read_text() == "too fast\n"
+    assert [outcome(job) is not None for job in jobs] == [True, False, True, False, True, True]
+    ends += [(0, ""), (0, "")]
+    assert run_all(jobs) == 0
+    assert not ends
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        (CONFIG, ConfigError, "half, seed 5: so it is"),
+        (REFUSED, RefusedError, "half, seed 5: so it is"),
+        (PREEMPTED, Interrupted, "stopped, 1 of 6 runs are done"),
+    ],
+)
+def test_what_ends_a_sweep(
+    code: int, error: type[Exception], message: str, jobs: list[Job], ends: list[tuple[int, str]]
+) -> None:
+    ends += [(0, ""), (code, "so it is")]
+    with pytest.raises(error, match=message):
+        run_all(jobs)
+
+
+@pytest.fixture
+def printing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script that runs in place of training."""
+    path = tmp_path / "instead"
+    monkeypatch.setattr(sweep.sys, "executable", str(path))
+    return path
+
+
+def write_script(path: Path, *script: str) -> None:
+    path.write_text("\n".join(["#!/bin/sh", *script]) + "\n")
+    path.chmod(0o755)
+
+
+def test_what_a_run_prints(jobs: list[Job], printing: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of it is kept, call after call; the last of it says why a run has no figures."""
+    refuse(jobs)
+    write_script(printing, "echo $1 $2 $4", "echo 'error: too late' >&2", "echo", "exit 4")
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=r"^paper, seed 5: too late$"):
+            run_all(jobs)
+    text = (jobs[0].workdir.path / "log.txt").read_text()
+    flags = f"{QUICK}:paper --config.seed=5 --workdir={jobs[0].workdir.path}"
+    assert text == 2 * (
+        f"$ {printing} -m alexnet_jax.main {flags}\n-m alexnet_jax.main --config.seed=5\nerror: too late\n\n"
+    )
+    capsys.readouterr()
+    write_script(printing, "echo half-way", "kill -9 $$")
+    assert run_all(jobs[:1]) == 1
+    assert "FAILED, ended by SIGKILL after: half-way" in capsys.readouterr().out
+    write_script(printing)
+    assert run_all(jobs[:1]) == 1
+    assert "FAILED, it printed nothing" in capsys.readouterr().out
+
+
+def test_a_run_that_is_under_way(jobs: list[Job], printing: Path) -> None:
+    """Of a job that was killed, for example: what it has started goes on alone, and must stay alone."""
+    refuse(jobs)
+    write_script(printing, "sleep 10 &")
+    assert run_all(jobs[:1]) == 1
+    with pytest.raises(RefusedError, match="paper, seed 5: another process is at it"):
+        run_all(jobs)
