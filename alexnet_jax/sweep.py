@@ -47,7 +47,7 @@ def main() -> None:
 def read_flags(variants: list[str]) -> dict[str, tuple[str, ...]]:
     """What to tell `alexnet_jax.main` for each variant."""
     file, words = processes.config_file(CONFIG), processes.config_words()
-    if "sed" in flags.FLAGS[CONFIG.name].override_values:
+    if "seed" in flags.FLAGS[CONFIG.name].override_values:
         raise ConfigError("--config.seed is another one in every run; try --seeds=0,1,2")
     return {variant: (f"--config={file}:{variant}", *words) for variant in variants}
 
