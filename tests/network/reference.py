@@ -1,8 +1,8 @@
 """AlexNet in NumPy float64, loop by loop, written from section 3 of the paper and from what its authors ran.
 
 Each layer takes images [B, H, W, C] and returns its outputs and `back`: given the gradient of a loss with
-respect to the outputs, that with respect to the inputs. Of our code it reads the names of the config's fields
-only.
+respect to the outputs, that with respect to the inputs. Of our code this file reads the names of the config's
+fields only.
 """
 
 from collections.abc import Callable, Iterator, Sequence
