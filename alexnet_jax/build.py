@@ -94,7 +94,11 @@ _RULES: tuple[Rule, ...] = (
         lambda v: 0 <= v < 1,
         "must be in [0, 1)",
     ),
-    ("evaluation.views", lambda v: v in (1, 10), "must be 1 (centre) or 10 (corners, centre, flips)"),
+    (
+        "evaluation.views",
+        lambda v: v in (1, 9, 10),
+        "must be 1 (centre), 9 (a 3 x 3 grid) or 10 (corners, centre, flips)",
+    ),
     ("schedule.drops schedule.biases.drops", lambda v: list(v) == sorted(v), "must ascend"),
     ("schedule.levels schedule.biases.levels", lambda v: v >= 2, "must be at least 2"),
     (

@@ -17,7 +17,9 @@ from alexnet_jax.run.workdir import Workdir, to_json
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run; of several, with commas between.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
-VIEWS = flags.DEFINE_integer("views", None, "1: the centre; 10: corners, centre and their mirror images.")
+VIEWS = flags.DEFINE_integer(
+    "views", None, "1: the centre; 9: a 3 x 3 grid; 10: corners, centre and their mirror images."
+)
 BATCH = flags.DEFINE_integer("batch_size", None, "Pictures at a time; the config's if not given.")
 MESH = flags.DEFINE_string("mesh", None, "Data x tower, as in 1x2; the config's if not given.")
 WEIGHTS = flags.DEFINE_enum(

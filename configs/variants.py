@@ -8,7 +8,7 @@ Figures are errors on the 2012 validation split over ten views, of the authors' 
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,17 @@ class Variant:
     difference: str = ""
 
 
-def apply(config: Any, names: str) -> Any:
-    """The config with the variants of a comma-separated list."""
+def apply(config: Any, names: str, own: Mapping[str, Change] | None = None) -> Any:
+    """The config with the variants of a comma-separated list; its `own` come before those of all."""
+    known = {name: variant.change for name, variant in VARIANTS.items()} | (own or {})
     for name in names.split(","):
-        if name not in VARIANTS:
-            near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0)[0]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise ValueError(
                 f"there is no variant {name!r}; the nearest name is {near}; "
                 "python -m configs.variants lists them"
             )
-        VARIANTS[name].change(config)
+        known[name](config)
     return config
 
 
@@ -174,6 +175,9 @@ def _without(name: str, heir: str) -> Change:
             crossings = crossings - {name} | {layers[layers.index(name) + 1]}
         network.crossings = tuple(sorted(crossings))
         network.pool.after = tuple(heir if layer == name else layer for layer in network.pool.after)
+        network.unshared = tuple(layer for layer in network.unshared if layer != name)
+        decays = config.optimizer.layer_decay
+        config.optimizer.layer_decay = tuple((layer, decay) for layer, decay in decays if layer != name)
         for norm, field in (
             (network.lrn, "before_activation"),
             (network.lrn, "after_activation"),

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_jax.build import build
 from alexnet_jax.errors import ConfigError
-from configs import cifar10, fashion_mnist, imagenet, quickstart
+from configs import cifar10, fashion_mnist, four_layers, imagenet, quickstart
 
 
 def values(**changes: Any) -> dict:
@@ -23,7 +23,7 @@ def values(**changes: Any) -> dict:
     return config
 
 
-@pytest.mark.parametrize("recipe", [imagenet, quickstart, cifar10, fashion_mnist])
+@pytest.mark.parametrize("recipe", [imagenet, quickstart, cifar10, fashion_mnist, four_layers])
 def test_recipes_survive_json(recipe: Any) -> None:
     config = build(recipe.get_config().to_dict())
     assert build(json.loads(json.dumps(dataclasses.asdict(config)))) == config

@@ -3,6 +3,7 @@
 Values stay on the 0-255 scale, which weights drawn from N(0, 0.01) assume.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import jax
@@ -80,10 +81,14 @@ def random_view(
 def fixed_views(
     pictures: jax.Array, pixels: Pixels, size: int, count: int, config: AugmentConfig
 ) -> jax.Array:
-    """f32[count, B, ...]: the centre view, or the paper's ten: corners, centre, and their mirror images."""
+    """f32[count, B, ...]: the centre view; the source's nine for CIFAR-10, a 3 x 3 grid; or the paper's ten:
+    corners, centre, and their mirror images.
+    """
     border = pictures.shape[1] - size
     middle = border // 2
     corners = [(middle, middle)]
+    if count == 9:
+        corners = list(itertools.product((0, middle, border), repeat=2))
     if count == 10:
         corners = [(0, 0), (0, border), (middle, middle), (border, 0), (border, border)]
 

@@ -98,13 +98,16 @@ def read_share(flag: flags.FlagHolder[str]) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command: parses its flags, prints what went wrong in one line, exits with its code."""
+def run(main: Callable[..., None], words: int = 0) -> None:
+    """Runs a command: parses its flags, prints what went wrong in one line, exits with its code.
+
+    Up to so many `words` that are no flags are its arguments.
+    """
 
     def checked(arguments: Sequence[str]) -> None:
-        if len(arguments) > 1:
-            raise ConfigError(f"unexpected argument {arguments[1]!r}; flags start with --")
-        main()
+        if len(arguments) > 1 + words:
+            raise ConfigError(f"unexpected argument {arguments[1 + words]!r}; flags start with --")
+        main(*arguments[1:])
 
     try:
         logging.set_verbosity(logging.ERROR)
@@ -126,6 +129,7 @@ def _guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) ->
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
+    flags.FLAGS.set_gnu_getopt(True)  # words and flags in any order
     try:
         return flags.FLAGS(arguments)
     except Exception as error:  # a config file is a program, and can fail in any way

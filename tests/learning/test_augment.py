@@ -94,6 +94,18 @@ def test_the_ten_views() -> None:
     np.testing.assert_array_equal(centre[0], found[2])
 
 
+def test_the_nine_views() -> None:
+    """32 and 24 pixels: offsets 0, 4 and 8 each way, not mirrored."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    mean = rng.uniform(0, 255, (32, 32, 3)).astype(np.float32)
+    found = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 24, 9, PLAIN))
+    assert len(found) == 9
+    centred = pictures - mean
+    for view, (top, left) in zip(found, [(i, j) for i in (0, 4, 8) for j in (0, 4, 8)], strict=True):
+        np.testing.assert_allclose(view, centred[:, top : top + 24, left : left + 24], atol=1e-4)
+
+
 def test_the_sources_crops() -> None:
     """33 x 33 places and a flip, one draw for every 32 pictures side by side: 2178 ways."""
     config = dataclasses.replace(PLAIN, shared_by=32, last_offset=True)

@@ -1,5 +1,6 @@
-"""The packed sets of tests/data, for what is built on them."""
+"""The packed sets of tests/data, for what is built on them, and programs that are compiled in less time."""
 
 from tests.data.conftest import few, packed_path
+from tests.learning.conftest import half_optimised
 
-__all__ = ["few", "packed_path"]
+__all__ = ["few", "half_optimised", "packed_path"]

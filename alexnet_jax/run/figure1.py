@@ -1,0 +1,173 @@
+"""Figure 1: training error with ReLU and with tanh, and the steps that each takes to 25 %.
+
+A run reports its training error as the mean over the steps since the report before. The steps to 25 % are
+those of the first report at or below it, so that `train.log_every` is how finely they are known.
+"""
+
+import operator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alexnet_jax.config import Config
+from alexnet_jax.data.packed import find_packed
+from alexnet_jax.errors import RefusedError
+from alexnet_jax.run.workdir import Workdir
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TARGET = 0.25
+PAPER_RATIO = 6.0
+NAMES = {"relu": "ReLU", "tanh": "tanh"}
+LOOKS = {"relu": {"color": "black", "linestyle": "-"}, "tanh": {"color": "0.35", "linestyle": (0, (5, 2))}}
+FAINT, LIGHT = "0.45", "0.7"  # greys of words, and of lines that are only there to be compared with
+NAMED_AT = 60  # % of error: where curves have room beside them
+COMPARABLE = ("data.name", "data.size", "train.batch_size")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run's training error at every report."""
+
+    path: Path
+    config: Config
+    steps: tuple[int, ...]
+    errors: tuple[float, ...]
+    facts: dict[str, Any] | None  # of its data set, where that is here
+
+    @property
+    def name(self) -> str:
+        return NAMES[self.config.network.activation]
+
+    @property
+    def rate(self) -> float:
+        return self.config.schedule.learning_rate
+
+    @property
+    def crossing(self) -> int | None:
+        """The steps to 25 %, if it got there."""
+        reports = zip(self.steps, self.errors, strict=True)
+        return next((step for step, error in reports if error <= TARGET), None)
+
+    @property
+    def epoch(self) -> float | None:
+        """The steps of an epoch, where they are known."""
+        return self.facts and self.facts["splits"]["train"]["pictures"] / self.config.train.batch_size
+
+    def words(self) -> str:
+        """One line about the run."""
+        steps = self.crossing or self.steps[-1]
+        end = f"{steps} steps" + (f" ({steps / self.epoch:.1f} epochs)" if self.epoch else "")
+        if self.crossing:
+            end = f"after {end}"
+        else:
+            end = f"not reached in {end}, the least is {100 * min(self.errors):.1f} %"
+        return f"{self.name}   25 % training error {end}; rate {self.rate:g}, {self.path}"
+
+
+def figure1(relu: Workdir, tanh: Workdir, path: Path) -> dict[str, Any]:
+    """Draws the figure, says what it shows, and returns its numbers."""
+    curves = read_curve(relu, "relu"), read_curve(tanh, "tanh")
+    _check_comparable(*curves)
+    draw(*curves, path)
+    for curve in curves:
+        print(curve.words())
+    print(verdict(*curves))
+    steps = {f"{curve.config.network.activation}_steps": curve.crossing for curve in curves}
+    return {"figure": str(path), **steps, "ratio": ratio(*curves), "paper_ratio": PAPER_RATIO}
+
+
+def read_curve(workdir: Workdir, activation: str) -> Curve:
+    """The curve of a run that must have an activation."""
+    config = workdir.read_config()
+    if config.network.activation != activation:
+        raise RefusedError(
+            f"{workdir.path} holds a run with network.activation={config.network.activation}, "
+            f"not {activation}"
+        )
+    reports = [line for line in workdir.metrics() if line["split"] == "train"]
+    if not reports:
+        raise RefusedError(
+            f"{workdir.path} has no training figures: its run has not come to train.log_every="
+            f"{config.train.log_every} steps yet"
+        )
+    try:
+        facts = find_packed(config.data).facts
+    except RefusedError:  # the run may have been made elsewhere
+        facts = None
+    steps, errors = (tuple(line[name] for line in reports) for name in ("step", "top1_error"))
+    return Curve(workdir.path, config, steps, errors, facts)
+
+
+def _check_comparable(relu: Curve, tanh: Curve) -> None:
+    """Refuses runs whose steps are not the same thing."""
+    for field in COMPARABLE:
+        ours, theirs = (operator.attrgetter(field)(curve.config) for curve in (relu, tanh))
+        if ours != theirs:
+            raise RefusedError(
+                f"{relu.path} has {field}={ours} and {tanh.path} {field}={theirs}: "
+                "their steps cannot be compared"
+            )
+    if relu.facts and tanh.facts and relu.facts["digest"] != tanh.facts["digest"]:
+        raise RefusedError(
+            f"{relu.path} and {tanh.path} have learnt from different pictures, both called "
+            f"{relu.config.data.name}: their steps cannot be compared"
+        )
+
+
+def ratio(relu: Curve, tanh: Curve) -> float | None:
+    """How many times as many steps tanh takes."""
+    return tanh.crossing / relu.crossing if relu.crossing and tanh.crossing else None
+
+
+def verdict(relu: Curve, tanh: Curve) -> str:
+    """What the figure shows, with the paper's number beside it."""
+    times, paper = ratio(relu, tanh), f"(the paper: {PAPER_RATIO:g} times)"
+    if times:
+        return f"To 25 % training error tanh takes {times:.1f} times as many steps as ReLU {paper}"
+    if relu.crossing:
+        least = tanh.steps[-1] / relu.crossing
+        return f"tanh has not come to 25 % training error in {least:.1f} times as many steps as ReLU {paper}"
+    return f"ReLU has not come to 25 % training error in {relu.steps[-1]} steps: there is no ratio {paper}"
+
+
+def draw(relu: Curve, tanh: Curve, path: Path) -> None:
+    """The curves as in the paper, ReLU solid and tanh dashed, and where they meet 25 %."""
+    from matplotlib.figure import Figure  # takes a second: not before runs that are refused
+
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    epoch = relu.epoch or tanh.epoch
+    for curve in (relu, tanh):
+        _draw_curve(axes, curve, epoch or 1)
+    axes.axhline(100 * TARGET, color=LIGHT, linewidth=0.8, zorder=0)
+    axes.set_xlabel("Epochs" if epoch else "Steps")
+    axes.set_ylabel("Training error (%)")
+    axes.set_title(verdict(relu, tanh), loc="left", fontsize=10)
+    axes.set_yticks([0, 25, 50, 75])
+    axes.set_xlim(0, 1.1 * max(relu.steps[-1], tanh.steps[-1]) / (epoch or 1))
+    axes.set_ylim(0, 100 * max(*relu.errors, *tanh.errors) + 3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(color=FAINT)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200)
+    except OSError as error:
+        raise RefusedError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _draw_curve(axes: "Axes", curve: Curve, epoch: float) -> None:
+    """A curve with its name half-way down; a dot, and a line to the axis, where it comes to 25 %."""
+    look, points = LOOKS[curve.config.network.activation], {"textcoords": "offset points"}
+    x, y = [step / epoch for step in curve.steps], [100 * error for error in curve.errors]
+    axes.plot(x, y, linewidth=1.6, **look)
+    half = next((place for place in zip(x, y, strict=True) if place[1] <= NAMED_AT), (x[-1], y[-1]))
+    axes.annotate(curve.name, half, xytext=(10, 17), fontsize=12, **points)
+    axes.annotate(f"rate {curve.rate:g}", half, xytext=(10, 6), fontsize=9, color=FAINT, **points)
+    if curve.crossing:
+        at, level = curve.crossing / epoch, y[curve.steps.index(curve.crossing)]
+        axes.plot([at, at], [0, level], color=LIGHT, linewidth=0.8, zorder=0)
+        axes.plot(at, level, "o", color=look["color"], markersize=5)
+        axes.annotate(f"{curve.crossing:,} steps", (at, 100 * TARGET), xytext=(6, 5), fontsize=9, **points)

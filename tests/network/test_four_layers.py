@@ -1,0 +1,151 @@
+"""The four-layer nets: layers worked out by hand, scores against NumPy float64, rates and decays."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
+from alexnet_jax.errors import ConfigError
+from alexnet_jax.learning.augment import draw_colours, pixels, random_view
+from alexnet_jax.learning.optimizer import make_optimizer
+from alexnet_jax.learning.schedule import learning_rates
+from alexnet_jax.network.alexnet import AlexNet, layer_sizes
+from configs import four_layers, variants
+from tests.network import reference
+from tests.network.networks import call, parts, redrawn
+
+# Weights and biases; a local layer has kernels and a bias for each of 6 x 6 places.
+THIRTEEN = {
+    "conv1": 25 * 3 * 64 + 64,
+    "conv2": 25 * 64 * 64 + 64,
+    "conv3": 36 * (9 * 64 * 32 + 32),
+    "conv4": 36 * (9 * 32 * 32 + 32),
+    "fc8": 36 * 32 * 10 + 10,
+}
+ELEVEN = THIRTEEN | {"conv3": 36 * (9 * 64 * 64 + 64), "conv4": 36 * (9 * 64 * 32 + 32)}
+# Whole pictures: 8 x 8 places.
+WHOLE = THIRTEEN | {
+    "conv3": 64 * (9 * 64 * 32 + 32),
+    "conv4": 64 * (9 * 32 * 32 + 32),
+    "fc8": 64 * 32 * 10 + 10,
+}
+LAYERS = {"paper": THIRTEEN, "lrn": THIRTEEN, "eleven": ELEVEN, "relu": WHOLE, "tanh": WHOLE}
+CROPS = "input 24, conv1 24, pool1 12, conv2 12, pool2 6, conv3 6, conv4 6"
+SIZES = dict.fromkeys(LAYERS, CROPS) | dict.fromkeys(
+    ("relu", "tanh"), "input 32, conv1 32, pool1 16, conv2 16, pool2 8, conv3 8, conv4 8"
+)
+
+
+def recipe(names: str) -> Config:
+    return build(four_layers.get_config(names).to_dict())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name: str) -> None:
+    """Parameters of every layer, the sides of its maps, and what it starts from."""
+    network = recipe(name).network
+    model = nnx.eval_shape(lambda: AlexNet(network, nnx.Rngs(0)))
+    shapes = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    assert {layer: sum(x.size for x in jax.tree.leaves(shapes[layer])) for layer in shapes} == LAYERS[name]
+    assert ", ".join(f"{layer} {side}" for layer, side in layer_sizes(network).items()) == SIZES[name]
+    deviations = {layer: start.deviation for layer, start in network.layers().items()}
+    assert deviations == {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.04, "conv4": 0.04, "fc8": 0.01}
+    assert {start.bias for start in network.layers().values()} == {0.0}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_scores_against_numpy(name: str) -> None:
+    """With weights large enough for every layer, and for the normalisation as it is stated, to matter."""
+    large = {"conv1": 0.005 if name == "tanh" else 0.1, "conv2": 0.02, "conv3": 0.05, "conv4": 0.05}
+    network = redrawn(recipe(name).network, large, 0.05, dict.fromkeys(("conv1", "conv3", "fc8"), 0.3))
+    graph, params = parts(network)
+    images = np.random.default_rng(0).normal(0, 60, (2, *2 * (network.image_size,), 3)).astype(np.float32)
+    found = call(graph, params, images, (1, 1))
+    for image, scores in zip(images, found, strict=True):
+        wanted = reference.forward(params, np.float64(image), network)
+        assert np.ptp(wanted) > 0.1
+        np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_normalisation_alone() -> None:
+    """`lrn` differs from the 13 % net where its normalisation stands; that of `eleven` is the same."""
+    plain, with_lrn, eleven = (recipe(name) for name in ("paper", "lrn", "eleven"))
+    lrn = with_lrn.network.lrn
+    assert (lrn.size, lrn.k, lrn.alpha, lrn.alpha_times, lrn.beta) == (9, 1.0, 0.001, "mean", 0.75)
+    assert (lrn.before_activation, lrn.after_activation, lrn.after_pool) == ((), ("conv2",), ("conv1",))
+    assert eleven.network.lrn == lrn
+    without = dataclasses.replace(lrn, after_activation=(), after_pool=())
+    network = dataclasses.replace(with_lrn.network, lrn=without)
+    assert dataclasses.replace(with_lrn, network=network) == plain
+    assert recipe("lrn,no_lrn") == plain
+
+
+def decays(config: Config) -> dict[str, float]:
+    """What a step takes off weights of one where there is no gradient, in learning rates."""
+    ones = {layer: {"kernel": np.ones(2), "bias": np.ones(2)} for layer in config.network.layers()}
+    optimizer = make_optimizer(config.optimizer)
+    rates = np.ones((9, 2), np.float32)
+    still = jax.tree.map(np.zeros_like, ones)
+    updates, _ = optimizer.update(still, optimizer.init(ones), ones, rates=rates)
+    assert not any(np.any(change["bias"]) for change in updates.values())
+    return {layer: -round(float(change["kernel"][0]), 6) for layer, change in updates.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "local", "last"),
+    [("paper", 0.004, 0.004), ("lrn", 0.004, 0.004), ("eleven", 0.004, 0.01), ("relu", 0, 0), ("tanh", 0, 0)],
+)
+def test_decays(name: str, local: float, last: float) -> None:
+    """None in the convolutions."""
+    assert decays(recipe(name)) == {"conv1": 0, "conv2": 0, "conv3": local, "conv4": local, "fc8": last}
+
+
+@pytest.mark.parametrize("name", ["paper", "eleven", "lrn"])
+def test_rates(name: str) -> None:
+    """epsW .001 and epsB .002 for 350 + 150 epochs, a tenth for 10, a hundredth for 10."""
+    config = recipe(name)
+    assert (config.train.epochs, config.train.batch_size, config.optimizer.momentum) == (520, 128, 0.9)
+    for epoch, tenths in ((0, 0), (499.9, 0), (500, 1), (509.9, 1), (510, 2), (519.9, 2)):
+        found = learning_rates(config.schedule, epoch, config.train.epochs, [0.1] * 500)
+        np.testing.assert_allclose(found, np.tile([0.001, 0.002], (9, 1)) / 10**tenths, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_figure_1_regularises_nothing(name: str) -> None:
+    """Every picture is seen whole and as it is; one rate throughout; else the nets are one."""
+    config = recipe(name)
+    size = config.data.size
+    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    looks = pixels(np.full((size, size, 3), 120.0), np.eye(3), config.augment)
+    keys = jax.random.split(jax.random.key(0), 8)
+    colours = draw_colours(keys, looks, np.float32(1), config.augment)
+
+    def look(key: jax.Array, colour: object) -> jax.Array:
+        return random_view(picture, key, colour, looks, config.network.image_size, config.augment)
+
+    views = jax.vmap(look)(keys, colours)
+    np.testing.assert_array_equal(views, np.tile(picture - np.float32(120), (8, 1, 1, 1)))
+    assert config.network.dropout == 0
+    assert len({learning_rates(config.schedule, epoch, 40, [0.5] * 9)[0, 0] for epoch in range(40)}) == 1
+    both = [four_layers.get_config(names).to_dict() for names in ("relu", "tanh")]
+    for values, activation in zip(both, ("relu", "tanh"), strict=True):
+        assert values["network"].pop("activation") == activation
+        values["schedule"].pop("learning_rate")
+    assert both[0] == both[1]
+
+
+def test_with_the_variants_of_all() -> None:
+    """Narrower, in more towers, with other layers; there is no conv5 to make a sixth of."""
+    for name in variants.VARIANTS.keys() - {"six_convs"}:
+        for own in ("paper", "eleven"):
+            assert min(layer_sizes(recipe(f"{own},{name}").network).values()) >= 1
+    assert recipe("half").network.conv1.width == 32
+    assert recipe("eleven,four_towers").network.towers == 4
+    with pytest.raises(ConfigError, match=r"network\.crossings names conv6"):
+        recipe("six_convs")
+    with pytest.raises(ValueError, match="no variant 'elven'; the nearest name is eleven"):
+        recipe("elven")
