@@ -83,6 +83,29 @@ def test_the_authors_tables(name: str) -> None:
         assert make_pace(config, tenth / 10, config.train.epochs, []).colour == noise
 
 
+def test_pre_training_and_fine_tuning() -> None:
+    """#146: on more classes, convolutions slower than the rest; then conv1 ahead, frozen, the noise's end."""
+    config = recipe("source,six_convs,pretrain")
+    assert config.train.epochs == 8.11
+    for epoch, others in ((0, 0.01), (5.9, 0.01), (6, 0.001), (8.1, 0.001)):
+        found = learning_rates(config.schedule, epoch, 8.11, [])[:, 0]
+        np.testing.assert_allclose(found, [0.001] * 6 + [others] * 3, rtol=1e-6)
+        assert make_pace(config, epoch, 8.11, []).colour == 1
+    config = recipe("source,six_convs,fine_tune")
+    assert config.train.epochs == 54
+    for epoch, conv1, others, noise in (
+        (0, 1e-4, 1e-3, 1),
+        (6.9, 1e-4, 1e-3, 1),
+        (7, 0, 1e-3, 1),
+        (22, 0, 1e-4, 1),
+        (38, 0, 1e-4, 0),
+        (42, 0, 1e-5, 0),
+        (53.9, 0, 1e-5, 0),
+    ):
+        np.testing.assert_allclose(rates(config, epoch), (conv1, others, 2 * conv1, 0.002), rtol=1e-6)
+        assert make_pace(config, epoch, 54, []).colour == noise
+
+
 def test_source_is_145() -> None:
     assert recipe("source") == recipe("source,hand_145")
 
