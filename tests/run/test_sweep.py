@@ -86,7 +86,7 @@ def test_stopped_and_shared_out(data_dir: Path, tmp_path: Path) -> None:
     [
         (["--variants=paper no_lnr"], "there is no variant 'no_lnr'; the nearest name is no_lrn"),
         (["--variants=paper half", "--config.mesh.tower=2"], "variant half: mesh.tower=2 does not divide"),
-        (["--variants=paper", "--config.seed=3"], "--config.seed is another one in every run"),
+        (["--variants=paper", "--config.seed=3", "--table"], "--config.seed is another one in every run"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, tmp_path: Path) -> None:
