@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
+from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir, to_json
@@ -30,6 +31,8 @@ WEIGHTS = flags.DEFINE_enum(
 def main() -> None:
     """Restores the parameters onto a mesh and evaluates them."""
     workdirs = [Workdir(path) for path in processes.require(WORKDIR, "runs/quickstart").split(",")]
+    if len(workdirs) == 1 and WEIGHTS.value == "fitted":
+        raise ConfigError("--weights=fitted needs several runs, as in --workdir=runs/a,runs/b")
     configs = [_chosen(workdir.read_config()) for workdir in workdirs]
     for config in configs:
         refuse_early(config.data)

@@ -185,6 +185,7 @@ def test_what_saved_nothing_may_begin_anew(diverged: tuple[Path, str], tmp_path:
         (["--workdir=nowhere"], "holds no run", REFUSED),
         (["--workdir={run}"], "has no checkpoint yet", REFUSED),
         (["--workdir={run}", "--views=3"], "evaluation.views=3 must be 1", CONFIG),
+        (["--workdir={run}", "--weights=fitted"], "--weights=fitted needs several runs", CONFIG),
         (["--workdir={run}", "--mesh=big"], "--mesh=big must be DATAxTOWER", CONFIG),
     ],
 )
