@@ -120,5 +120,5 @@ OWN: dict[str, variants.Change] = {
     "eleven": _eleven,
     "lrn": _lrn,
     "relu": _figure1("relu", 0.001),
-    "tanh": _figure1("tanh", 0.001),
+    "tanh": _figure1("tanh", 0.004),
 }

@@ -22,7 +22,6 @@ PAPER_RATIO = 6.0
 NAMES = {"relu": "ReLU", "tanh": "tanh"}
 LOOKS = {"relu": {"color": "black", "linestyle": "-"}, "tanh": {"color": "0.35", "linestyle": (0, (5, 2))}}
 FAINT, LIGHT = "0.45", "0.7"  # greys of words, and of lines that are only there to be compared with
-NAMED_AT = 60  # % of error: where curves have room beside them
 COMPARABLE = ("data.name", "data.size", "train.batch_size")
 
 
@@ -159,15 +158,15 @@ def draw(relu: Curve, tanh: Curve, path: Path) -> None:
 
 
 def _draw_curve(axes: "Axes", curve: Curve, epoch: float) -> None:
-    """A curve with its name half-way down; a dot, and a line to the axis, where it comes to 25 %."""
+    """A curve, and its name: below where it comes to 25 %, beside a line to the axis; else at its end."""
     look, points = LOOKS[curve.config.network.activation], {"textcoords": "offset points"}
     x, y = [step / epoch for step in curve.steps], [100 * error for error in curve.errors]
     axes.plot(x, y, linewidth=1.6, **look)
-    half = next((place for place in zip(x, y, strict=True) if place[1] <= NAMED_AT), (x[-1], y[-1]))
-    axes.annotate(curve.name, half, xytext=(10, 17), fontsize=12, **points)
-    axes.annotate(f"rate {curve.rate:g}", half, xytext=(10, 6), fontsize=9, color=FAINT, **points)
+    end = (curve.crossing / epoch, 0) if curve.crossing else (x[-1], y[-1])
+    axes.annotate(curve.name, end, xytext=(6, 29), fontsize=12, **points)
+    axes.annotate(f"rate {curve.rate:g}", end, xytext=(6, 17), fontsize=9, color=FAINT, **points)
     if curve.crossing:
         at, level = curve.crossing / epoch, y[curve.steps.index(curve.crossing)]
         axes.plot([at, at], [0, level], color=LIGHT, linewidth=0.8, zorder=0)
         axes.plot(at, level, "o", color=look["color"], markersize=5)
-        axes.annotate(f"{curve.crossing:,} steps", (at, 100 * TARGET), xytext=(6, 5), fontsize=9, **points)
+        axes.annotate(f"{curve.crossing:,} steps", end, xytext=(6, 5), fontsize=9, **points)
