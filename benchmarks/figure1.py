@@ -48,10 +48,10 @@ def main() -> None:
 def pack(folder: Path) -> None:
     """Generated pictures as CIFAR-10, in a data folder and a TFDS folder of their own."""
     if not (folder / "data" / "packed").exists():
-        print(f"drawing {TRAIN + TEST} pictures", flush=True)
+        print(f"drawing and packing {TRAIN + TEST} pictures", flush=True)
         place_archive(folder / "tfds", TRAIN, TEST)
     places = (f"--tfds_dir={folder / 'tfds'}", f"--data_dir={folder / 'data'}")
-    command("prepare", "--dataset=cifar10", "--size=32", *places)
+    command("prepare", "--dataset=cifar10", "--size=32", *places, quiet=True)
 
 
 def train(folder: Path, net: str, rate: float) -> Curve:
