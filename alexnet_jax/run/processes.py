@@ -129,7 +129,6 @@ def _guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) ->
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
-    flags.FLAGS.set_gnu_getopt(True)  # words and flags in any order
     try:
         return flags.FLAGS(arguments)
     except Exception as error:  # a config file is a program, and can fail in any way
