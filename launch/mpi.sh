@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# One process per rank under Open MPI 4 or 5; start it on the host of rank 0, the first of the hosts.
+#   launch/mpi.sh [--print] -np 16 --hostfile hosts -- --config=configs/imagenet.py --workdir=/shared/runs/imagenet
+# What stands before -- is mpirun's. --print shows the command instead.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+show=no
+if [[ ${1:-} == --print ]]; then show=yes; shift; fi
+
+mpi=()
+while [[ $# -gt 0 && $1 != -- ]]; do mpi+=("$1"); shift; done
+if [[ $# -eq 0 || ${#mpi[@]} -eq 0 ]]; then
+  echo "usage: launch/mpi.sh [--print] -np N --hostfile FILE -- --config=FILE --workdir=DIR" >&2
+  exit 2
+fi
+shift
+
+# Open MPI 5 no longer says where its launcher is.
+address=${JAX_COORDINATOR_ADDRESS:-$(hostname):${JAX_COORDINATOR_PORT:-61440}}
+run=(mpirun "${mpi[@]}" -x "JAX_COORDINATOR_ADDRESS=$address"
+  "${PYTHON:-.venv/bin/python}" -m alexnet_jax.main "$@")
+
+if [[ $show == yes ]]; then echo "${run[*]@Q}"; exit; fi
+exec "${run[@]}"
