@@ -1,0 +1,159 @@
+"""What a training step takes, by the shapes of its layers alone: products, bytes moved, bytes sent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from alexnet_jax.config import Config, NetworkConfig
+from alexnet_jax.mesh import DATA, TOWER
+from alexnet_jax.network.alexnet import SCORES, layer_sizes, pooled_size
+
+FLOAT32 = 4  # bytes of a weight, its velocity, its gradient
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """A layer of one tower; everything but the weights is counted for one picture."""
+
+    name: str
+    given: int  # numbers that each tower has before the layer
+    read: int  # those that it reads: of all towers after a crossing
+    made: int  # its outputs
+    normalised: int  # how often they are normalised
+    passed: int  # what is left after the pool
+    weights: int  # and biases
+    products: int
+
+
+def layer_shapes(network: NetworkConfig) -> list[LayerShape]:
+    """Every layer that has weights, in order."""
+    sizes, shapes = layer_sizes(network), []
+    maps, side = 3, network.image_size
+    for name, conv in network.convs().items():
+        inputs, outputs = _inputs(network, name, maps), conv.width // network.towers
+        places, taps = sizes[name] ** 2, conv.size**2 * inputs
+        passed = pooled_size(network, name, sizes[name])
+        shapes.append(
+            LayerShape(
+                name,
+                given=side**2 * maps,
+                read=side**2 * inputs,
+                made=places * outputs,
+                normalised=_normalised(network, name),
+                passed=passed**2 * outputs,
+                weights=(taps + 1) * outputs * (places if name in network.unshared else 1),
+                products=places * taps * outputs,
+            )
+        )
+        maps, side = outputs, passed
+    units = side**2 * maps
+    widths = {name: layer.width // network.towers for name, layer in network.hidden().items()}
+    for name, width in {**widths, "fc8": -(-network.classes // network.towers)}.items():
+        inputs = _inputs(network, name, units)
+        weights = (inputs + 1) * width
+        shapes.append(LayerShape(name, units, inputs, width, 0, width, weights, inputs * width))
+        units = width
+    return shapes
+
+
+def parameters(network: NetworkConfig) -> int:
+    """Weights and biases of all towers: 60,965,224 in the paper's net."""
+    return network.towers * sum(shape.weights for shape in layer_shapes(network))
+
+
+def training_flops(network: NetworkConfig) -> int:
+    """Of one picture, forward and backward, without its own gradient: 4.136e9 in the paper's net."""
+    first, *others = (2 * shape.products for shape in layer_shapes(network))
+    return network.towers * (2 * first + 3 * sum(others))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One walk over the data on a device, in a step."""
+
+    layer: str
+    flops: float
+    bytes: float
+
+
+def passes(config: Config, data: int, tower: int) -> Iterator[Pass]:
+    """All of them, each reading what it needs and writing what it makes once."""
+    network, pictures = config.network, config.train.batch_size / data
+    here, size = network.towers // tower, jnp.dtype(network.compute_dtype).itemsize
+    crop = network.image_size**2 * 3
+    # Crops are cut from bytes, and a tower's device needs every row.
+    yield Pass("input", 0, pictures * crop * (1 + size))
+    for i, shape in enumerate(layer_shapes(network)):
+        flops = 2 * here * pictures * shape.products
+        maps = here * pictures * size
+        moved = maps * (shape.read + shape.made) + here * shape.weights * size
+        for _ in range(3 if i else 2):  # outputs, gradients of weights and, after the first, of inputs
+            yield Pass(shape.name, flops, moved)
+        for _ in range(shape.normalised):  # forward a number in, one out; backward two in, one out
+            yield Pass(shape.name, 0, maps * 5 * shape.made)
+        if shape.passed != shape.made:  # a byte tells where in its window a maximum stood
+            chosen = here * pictures * shape.passed * 2
+            yield Pass(shape.name, 0, maps * 2 * (shape.made + shape.passed) + chosen)
+        # Weights and velocity are read and written, gradients read.
+        yield Pass(shape.name, 0, here * shape.weights * FLOAT32 * 5)
+
+
+def exchanged(config: Config, data: int, tower: int) -> dict[tuple[str, str], int]:
+    """What a device gives to each of the others in a step, in bytes, by (axis, layer).
+
+    Over `tower` its own maps, forward, and as many gradients of its neighbours' backward; over `data` the
+    gradients of its weights, summed with those of other rows.
+    """
+    network, found = config.network, {}
+    here, size = network.towers // tower, jnp.dtype(network.compute_dtype).itemsize
+    shapes, rows = layer_shapes(network), config.train.batch_size // data
+    if tower > 1:
+        for shape in shapes:
+            if shape.name in network.crossings:
+                ways = 1 if shape is shapes[0] else 2  # nobody wants the gradient of a picture
+                found[TOWER, shape.name] = ways * here * rows * shape.given * size
+        found[TOWER, SCORES] = 2 * here * rows * shapes[-1].made * size
+    if data > 1:
+        for shape in shapes:
+            found[DATA, shape.name] = here * shape.weights * FLOAT32
+            if shape.name in network.batch_norm.after:
+                # Mean and variance forward; backward the mean twice, as it is read for both its uses.
+                maps = network.convs()[shape.name].width // network.towers
+                found[DATA, shape.name] += 5 * here * maps * FLOAT32
+    return found
+
+
+def balance(network: NetworkConfig) -> float:
+    """Pictures a row at which two towers give each other as many bytes as an all-reduce sums: near 1,005."""
+    size = jnp.dtype(network.compute_dtype).itemsize
+    crossed = sum(shape.given for shape in layer_shapes(network) if shape.name in network.crossings)
+    return parameters(network) * FLOAT32 / (2 * crossed * size) if crossed else float("inf")
+
+
+# What stays for the backward pass, in numbers a number made or read. Fitted to what was compiled.
+KEPT = 1.4
+
+
+def memory(config: Config, data: int, tower: int) -> float:
+    """Bytes on a device, roughly: weights and velocity, pictures, and what a step needs besides."""
+    pictures, weights = config.train.batch_size / data, parameters(config.network) // tower
+    return 2 * FLOAT32 * weights + pictures * config.data.size**2 * 3 + temporary(config, data, tower)
+
+
+def temporary(config: Config, data: int, tower: int) -> float:
+    """Bytes that a step needs only while it runs, roughly: gradients, and what is kept for the way back."""
+    network, pictures = config.network, config.train.batch_size / data
+    here, size = network.towers // tower, jnp.dtype(network.compute_dtype).itemsize
+    kept = sum(shape.read + shape.made for shape in layer_shapes(network))
+    return FLOAT32 * parameters(network) / tower + pictures * KEPT * size * here * kept
+
+
+def _inputs(network: NetworkConfig, name: str, units: int) -> int:
+    return units * network.towers if name in network.crossings else units
+
+
+def _normalised(network: NetworkConfig, name: str) -> int:
+    lrn = network.lrn
+    groups = (lrn.before_activation, lrn.after_activation, lrn.after_pool)
+    return sum(name in group for group in (*groups, network.map_norm.after, network.batch_norm.after))

@@ -1,0 +1,164 @@
+"""The real training step, compiled for hardware that isn't there."""
+
+import dataclasses
+import re
+import time
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+
+from alexnet_jax.config import Config
+from alexnet_jax.errors import ConfigError
+from alexnet_jax.learning.augment import Pixels
+from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.schedule import Pace
+from alexnet_jax.learning.step import Batch, abstract_state, make_train_step
+from alexnet_jax.mesh import DATA, EVERYWHERE, TOWER, check_batch, check_towers, row_spec, shard
+from alexnet_jax.planning.arithmetic import exchanged, memory
+from alexnet_jax.planning.chips import Chip
+from alexnet_jax.planning.collectives import OTHER, Collective, compiled, requested, totals
+from alexnet_jax.planning.cost import Estimate, choose_mesh, estimate, with_batch
+from alexnet_jax.planning.topology import Topology, make_mesh, open_chip
+
+TRIES = 4  # programs compiled in search of a batch that fits
+# How a TPU's compiler refuses.
+_EXHAUSTED = re.compile(r"RESOURCE_EXHAUSTED.*\(([\d.]+)([KMG])\) exceeds")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What came out of the compiler."""
+
+    text: str
+    seconds: float  # to lower and compile
+    arguments: int  # bytes on each device: state and batch
+    temporary: int
+    flops: float  # a device; 0 where this compiler does not say
+    asked: list[Collective]
+    done: list[Collective]
+
+    @property
+    def bytes(self) -> int:
+        return self.arguments + self.temporary
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run on a topology."""
+
+    config: Config
+    topology: Topology
+    chip: Chip
+    shape: tuple[int, int]
+    reason: str
+    program: Program
+    cost: Estimate
+
+
+def make_plan(config: Config, topology: Topology, shape: tuple[int, int] | None) -> Plan:
+    """Refuses what cannot work before anything is compiled, and what does not fit after."""
+    if shape is not None:
+        data, tower = shape
+        config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=data, tower=tower))
+        _check_shape(config, topology, shape)
+    check_towers(config)
+    chip = open_chip(topology)
+    chosen, reason = choose_mesh(config, topology.hosts, topology.each, chip)
+    _check_shape(config, topology, chosen)
+    check_batch(AbstractMesh(chosen, (DATA, TOWER)), "--batch", config.train.batch_size)
+    mesh = make_mesh(topology, *chosen)
+    program = compile_step(config, mesh)
+    if program.bytes > chip.memory:
+        raise ConfigError(_too_large(config, topology, chip, mesh, program))
+    cost = estimate(config, *chosen, topology.each, chip)
+    return Plan(config, topology, chip, chosen, "as asked" if shape else reason, program, cost)
+
+
+def surprises(
+    config: Config, shape: tuple[int, int], program: Program
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Where what a program asks for is not what the arithmetic says: bytes of both, by (axis, layer)."""
+    asked = {key: n for key, n in totals(program.asked).items() if key[1] != OTHER}
+    wanted = exchanged(config, *shape)
+    both = {key: (asked.get(key, 0), wanted.get(key, 0)) for key in sorted({*asked, *wanted})}
+    return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
+
+
+def lower_step(config: Config, mesh: Mesh) -> jax.stages.Lowered:
+    """The step on shapes alone, placed as in a run."""
+
+    def places(spec: PartitionSpec, *shape: int, kind: type = np.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, kind, sharding=shard(mesh, spec))
+
+    def everywhere(tree: Totals | Pace) -> Totals | Pace:
+        return jax.tree.map(lambda x: places(EVERYWHERE, *x.shape, kind=x.dtype), tree)
+
+    size, batch, rows = config.data.size, config.train.batch_size, row_spec(mesh)
+    pixels = Pixels(places(EVERYWHERE, size, size, 3), places(EVERYWHERE, 3, 3))
+    pictures = Batch(places(rows, batch, size, size, 3, kind=np.uint8), places(rows, batch, kind=np.int32))
+    step = make_train_step(config, mesh)
+    state = abstract_state(config, mesh)
+    return step.lower(state, everywhere(Totals.zero()), pixels, pictures, everywhere(Pace.steady(0)))
+
+
+def compile_step(config: Config, mesh: Mesh) -> Program:
+    """The step, compiled, and what it will need."""
+    start = time.perf_counter()
+    lowered = lower_step(config, mesh)
+    asked = requested(lowered, mesh)
+    try:
+        program = lowered.compile()
+    except Exception as error:  # jaxlib raises its own type
+        if not (needs := _exhausted(str(error))):
+            raise
+        return Program("", time.perf_counter() - start, 0, needs, 0.0, asked, [])
+    seconds, text, needs = time.perf_counter() - start, program.as_text(), program.memory_analysis()
+    said = program.cost_analysis() or {}
+    # What goes in is given away, and so comes out in the same place.
+    temporary = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
+    done = compiled(text, mesh, asked)
+    flops = max(said.get("flops", 0.0), 0.0)
+    return Program(text, seconds, needs.argument_size_in_bytes, temporary, flops, asked, done)
+
+
+def _exhausted(message: str) -> int:
+    """The bytes that a compiler found to be too many; 0 if it complains of something else."""
+    match = _EXHAUSTED.search(message)
+    return int(float(match[1]) * {"K": 2**10, "M": 2**20, "G": 2**30}[match[2]]) if match else 0
+
+
+def _check_shape(config: Config, topology: Topology, shape: tuple[int, int]) -> None:
+    """Every device has a part in the mesh."""
+    check_towers(config)
+    (data, tower), devices = shape, topology.devices
+    if data * tower != devices:
+        divisors = [n for n in range(1, config.network.towers + 1) if config.network.towers % n == 0]
+        fit = [f"--mesh={devices // n}x{n}" for n in divisors if devices % n == 0]
+        raise ConfigError(
+            f"--mesh={data}x{tower} has {data * tower} devices, {topology} has {devices}; choose "
+            f"{' or '.join(fit)}"
+        )
+
+
+def _too_large(config: Config, topology: Topology, chip: Chip, mesh: Mesh, program: Program) -> str:
+    """What does not fit, and a batch that was compiled and does."""
+    data, tower = mesh.devices.shape
+    asked = (
+        f"--batch={config.train.batch_size} needs {program.bytes / 1e9:.1f} GB on each device of {topology}"
+    )
+    message = f"{asked}, which has {chip.memory / 1e9:.1f} GB"
+    rows = config.train.batch_size // data
+    fixed = memory(with_batch(config, 0), data, tower)  # the state, which no batch makes smaller
+    each = (program.bytes - fixed) / rows
+    for _ in range(TRIES):
+        rows = min(rows - 1, int((chip.memory - fixed) / each))
+        if rows < 1:
+            break
+        smaller = compile_step(with_batch(config, rows * data), mesh)
+        if smaller.bytes <= chip.memory:
+            found = f"--batch={rows * data}, {smaller.bytes / 1e9:.1f} GB"
+            return f"{message}; the largest that fits is about {found}"
+        each = max(each, (smaller.bytes - fixed) / rows) * 1.02
+    return f"{message}, and no batch of {data} or more fits; take a chip with more memory"

@@ -1,0 +1,150 @@
+"""Hardware that isn't there: `h100:2x8` read, and its devices as the compiler knows them."""
+
+import difflib
+import importlib.util
+import math
+import os
+import re
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from alexnet_jax.errors import ConfigError, RefusedError
+from alexnet_jax.mesh import DATA, TOWER, simulate_cpu_devices
+from alexnet_jax.planning.chips import CHIPS, CPU, NAMES, Chip, measured_cpu
+
+# Google Cloud's pages list these slices; four chips have a host.
+GRIDS = {
+    "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16"),
+}
+# There is no machine to ask, of which the compiler would complain at length; any accelerator will do.
+TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+MOST_CPUS = 64  # as many devices as one process simulates without waiting for itself
+
+
+@dataclass(frozen=True)
+class Topology:
+    """So many hosts with so many devices each, joined as `grid` says."""
+
+    name: str
+    grid: str
+    hosts: int
+    each: int
+
+    @property
+    def devices(self) -> int:
+        return self.hosts * self.each
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.grid}"
+
+
+def read_topology(text: str) -> Topology:
+    """A topology, or what is nearest to it."""
+    name, _, grid = text.partition(":")
+    if name not in NAMES:
+        near = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0) or [NAMES[0]]
+        raise ConfigError(
+            f"--topology={text}: no chip {name!r} in the table ({', '.join(NAMES)}); the nearest name is "
+            f"{near[0]}, as in --topology={near[0]}:{_example(near[0])}"
+        )
+    if name in GRIDS:
+        return _slice(text, name, grid)
+    match = re.fullmatch(r"(\d+)x(\d+)", grid)
+    hosts, each = (int(match[1]), int(match[2])) if match else (0, 0)
+    most = CHIPS[name].joined if name in CHIPS else MOST_CPUS
+    if not (0 < each <= most and hosts):
+        nearest = _nearest_hosts(hosts * each, most) if hosts and each else _example(name)
+        raise ConfigError(
+            f"--topology={text} must be {name}:HOSTSxDEVICES, of 1 to {most} devices a host; the nearest is "
+            f"--topology={name}:{nearest}"
+        )
+    if name == CPU and hosts * each > MOST_CPUS:
+        raise ConfigError(
+            f"--topology={text} is {hosts * each} devices, more than the {MOST_CPUS} that one process "
+            f"simulates; choose --topology={name}:{max(1, MOST_CPUS // each)}x{each}"
+        )
+    return Topology(name, grid, hosts, each)
+
+
+def open_chip(topology: Topology) -> Chip:
+    """Its row of the table; a CPU is measured, on as many simulated devices as it is to have."""
+    if topology.name in CHIPS:
+        return CHIPS[topology.name]
+    simulate_cpu_devices(topology.devices)
+    return measured_cpu(topology.each)
+
+
+def make_mesh(topology: Topology, data: int, tower: int) -> Mesh:
+    """A mesh of its devices; towers lie side by side."""
+    grid = np.array(_devices(topology)).reshape(data, tower)
+    return Mesh(grid, (DATA, TOWER), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _devices(topology: Topology) -> list[jax.Device]:
+    if topology.name == CPU:
+        return jax.devices()
+    # What runs here besides the compiler, runs on this machine's CPU.
+    jax.config.update("jax_platforms", "cpu")
+    chip, options = CHIPS[topology.name], {}
+    if chip.platform == "cuda":
+        _require("jax_cuda12_plugin", topology, 'pip install "jax[cuda12]"')
+        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no driver to ask
+        options = {"topology_name": topology.name, "target_config": chip.target}
+        options["topology"] = f"1x{topology.hosts}x{topology.each}"  # slices x hosts x devices
+    else:
+        _require("libtpu", topology, "pip install libtpu")
+        os.environ |= TPU_ENVIRONMENT
+        options = {"topology_name": str(topology)}
+    try:
+        return topologies.get_topology_desc(platform=chip.platform, **options).devices
+    except Exception as error:  # a plugin raises its own types
+        raise RefusedError(f"the compiler for {topology} does not start: {_first_line(error)}") from error
+
+
+def _require(module: str, topology: Topology, command: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise RefusedError(f"to compile for {topology} its compiler must be installed: {command}")
+
+
+def _slice(text: str, name: str, grid: str) -> Topology:
+    """A grid of TPU chips."""
+    known = GRIDS[name]
+    if grid not in known:
+        wanted = math.prod(int(n) for n in re.findall(r"\d+", grid)) if re.fullmatch(r"[\dx]+", grid) else 1
+        near = min(known, key=lambda shape: abs(math.log(_chips(shape) / max(wanted, 1))))
+        raise ConfigError(
+            f"--topology={text}: {name} has no slice {grid!r} ({', '.join(known)}); the nearest is "
+            f"--topology={name}:{near}"
+        )
+    hosts = max(1, _chips(grid) // 4)
+    return Topology(name, grid, hosts, _chips(grid) // hosts)
+
+
+def _chips(grid: str) -> int:
+    return math.prod(int(n) for n in grid.split("x"))
+
+
+def _example(name: str) -> str:
+    return GRIDS[name][1] if name in GRIDS else "1x2"
+
+
+def _nearest_hosts(devices: int, most: int) -> str:
+    """As many devices on hosts that exist."""
+    return f"{-(-devices // most)}x{min(devices, most)}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

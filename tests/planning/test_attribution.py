@@ -1,0 +1,137 @@
+"""Every collective of the real step has its axis, its bytes and its layer; one that is not wanted shows."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from alexnet_jax.config import Config
+from alexnet_jax.learning import step as step_module
+from alexnet_jax.mesh import make_mesh
+from alexnet_jax.network.alexnet import AlexNet
+from alexnet_jax.network.layers import Towers, cross
+from alexnet_jax.planning.arithmetic import exchanged
+from alexnet_jax.planning.collectives import OTHER, OWN, UNKNOWN, Collective, compiled, requested, totals
+from alexnet_jax.planning.planner import Program, compile_step, lower_step, surprises
+from tests.learning.collectives import collectives
+
+CROSSINGS = ["conv3", "fc6", "fc7", "fc8", "scores"]
+LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
+
+
+@functools.cache
+def program(config: Config, shape: tuple[int, int]) -> Program:
+    return compile_step(config, make_mesh(*shape))
+
+
+def served(done: list[Collective], kind: str, axis: str) -> list[str]:
+    return [layer for one in done if (one.kind, one.axis) == (kind, axis) for layer in one.layers]
+
+
+@pytest.mark.usefixtures("half_optimised")
+@pytest.mark.parametrize("shape", [(1, 2), (2, 2), (4, 2), (4, 1)])
+def test_collectives_and_their_layers(narrow: Config, shape: tuple[int, int]) -> None:
+    """Five crossings forward and five backward, and the gradients of eight layers, by arithmetic."""
+    found = program(narrow, shape)
+    assert surprises(narrow, shape, found) == {}
+    data, tower = shape
+    assert served(found.done, "all-gather", "tower") == (CROSSINGS if tower > 1 else [])
+    assert served(found.done, "reduce-scatter", "tower") == (CROSSINGS[::-1] if tower > 1 else [])
+    sums = [layer for layer in served(found.done, "all-reduce", "data") if layer != OTHER]
+    assert sorted(set(sums)) == (LAYERS if data > 1 else [])
+    assert not {UNKNOWN, OWN} & {layer for one in found.done for layer in one.layers}
+    for kind in ("all-gather", "reduce-scatter", "all-reduce"):
+        asked, done = (
+            sum(one.bytes for one in which if one.kind == kind) for which in (found.asked, found.done)
+        )
+        assert asked == done, kind
+
+
+@pytest.mark.usefixtures("half_optimised")
+@pytest.mark.parametrize("shape", [(1, 2), (4, 2)])
+def test_another_reader_finds_as_many(narrow: Config, shape: tuple[int, int]) -> None:
+    """The reader of tests/learning, which knows nothing of layers."""
+    found = program(narrow, shape)
+    kinds = sorted(one.kind for one in collectives(found.text) if max(map(len, one.groups)) > 1)
+    assert kinds == sorted(one.kind for one in found.done)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [
+        ({"towers": 4}, (2, 2)),
+        ({"towers": 4}, (2, 4)),
+        ({"compute_dtype": "bfloat16"}, (2, 2)),
+        ({"classes": 11}, (1, 2)),
+        ({"crossings": ("fc8",)}, (1, 2)),
+        ({"batch_norm": ("conv2", "conv5")}, (2, 2)),
+        ({"unshared": ("conv4",)}, (2, 2)),
+    ],
+)
+def test_other_networks(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:
+    """What the program asks for is what the arithmetic says, whatever the network."""
+    network = narrow.network
+    if "batch_norm" in fields:
+        fields = {"batch_norm": dataclasses.replace(network.batch_norm, after=fields["batch_norm"])}
+    config = dataclasses.replace(narrow, network=dataclasses.replace(network, **fields))
+    mesh = make_mesh(*shape)
+    asked = totals(requested(lower_step(config, mesh), mesh))
+    assert {key: n for key, n in asked.items() if key[1] != OTHER} == exchanged(config, *shape)
+
+
+def test_an_added_crossing_is_seen(narrow: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: a network whose towers also talk after conv1 and conv2."""
+
+    class Leaky(AlexNet):
+        def normalise(self, x: Towers, here: bool) -> Towers:
+            joined, maps = cross(super().normalise(x, here)), x[0].shape[-1]
+            return [tower[..., :maps] for tower in joined] if here else x
+
+    monkeypatch.setattr(step_module, "AlexNet", Leaky)
+    mesh = make_mesh(1, 2)
+    asked = requested(lower_step(narrow, mesh), mesh)
+    found = surprises(narrow, (1, 2), Program("", 0, 0, 0, 0, asked, asked))
+    assert set(found) == {("tower", "conv1"), ("tower", "conv2")}
+    assert all(more > 0 == wanted for more, wanted in found.values())
+
+
+def mesh_of(data: int, tower: int) -> Mesh:
+    """A mesh whose devices nobody looks at."""
+    return Mesh(np.array(jax.devices()[: data * tower]).reshape(data, tower), ("data", "tower"))
+
+
+def test_names_of_hardware_that_merges_and_pads() -> None:
+    """Lines as a GPU's and a TPU's compiler print them: flattened, padded, started, of its own."""
+    groups, named = "replica_groups={{0,1},{2,3}}", 'metadata={op_name="jit(step)/conv3/all_gather"}'
+    pairs = "source_target_pairs={{0,1},{2,3}}"
+    text = f"""
+%all-reduce-scatter (input: f32[2,4,5]) -> f32[4,8] {{
+  %all-reduce.1 = f32[8,8]{{1,0:T(8,128)}} all-reduce(%pad), {groups}, to_apply=%add
+}}
+ENTRY %main {{
+  %s = (f32[1,4,6], f32[2,4,6]) all-gather-start(%x), {groups}, {named}
+  %r = f32[15]{{0}} all-reduce-start(%c), replica_groups=[2,2]<=[2,2]T(1,0), to_apply=%add
+  %p = (f32[1,8], f32[1,8], u32[], u32[]) collective-permute-start(%y), {pairs}
+}}"""
+    wanted = [
+        Collective("all-gather", "tower", 2, (96,), ("conv3",)),
+        Collective("reduce-scatter", "tower", 2, (80,), ("scores",)),
+        Collective("all-reduce", "data", 2, (40,), ("fc6",)),
+        Collective("all-reduce", "data", 2, (20,), ("fc7",)),
+    ]
+    assert compiled(text, mesh_of(2, 2), wanted) == [
+        Collective("reduce-scatter", "tower", 2, (128,), ("scores",)),
+        Collective("all-gather", "tower", 2, (96,), ("conv3",)),
+        Collective("all-reduce", "data", 2, (60,), ("fc6", "fc7")),
+        Collective("collective-permute", "tower", 2, (32,), (OWN,)),
+    ]
+
+
+def test_what_is_not_explained_says_so() -> None:
+    """Two that nothing accounts for are not guessed at."""
+    line = "  %r = f32[7] all-reduce(%c), replica_groups={{0,2},{1,3}}, to_apply=%add\n"
+    wanted = [Collective("all-reduce", "data", 2, (4,), (name,)) for name in ("fc6", "fc7")]
+    assert [one.layers for one in compiled(line * 2, mesh_of(2, 2), wanted)] == [(UNKNOWN,)] * 2
