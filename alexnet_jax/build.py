@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 import operator
 import types
@@ -9,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from alexnet_jax.config import Config, NetworkConfig
+from alexnet_jax.config import Config, NetworkConfig, ScheduleConfig, TrainConfig
 from alexnet_jax.errors import ConfigError
 
 
@@ -82,6 +83,8 @@ Rule = tuple[str, Callable[[Any], bool], str]
 
 # What each field must be by itself: "section.name other names", a test, and the test in words.
 _RULES: tuple[Rule, ...] = (
+    ("init_from", lambda v: v != "?", "stands for a run to begin with: say --config.init_from=WORKDIR"),
+    ("data.name", bool, "must not be empty"),
     ("network.towers", lambda v: v in (1, 2, 4), "must be 1, 2 or 4"),
     ("network.classes", lambda v: v >= 2, "must be at least 2"),
     (
@@ -100,6 +103,8 @@ _RULES: tuple[Rule, ...] = (
         "must be 1 (centre), 9 (a 3 x 3 grid) or 10 (corners, centre, flips)",
     ),
     ("schedule.drops schedule.biases.drops", lambda v: list(v) == sorted(v), "must ascend"),
+    ("schedule.drops schedule.biases.drops", lambda v: not v or v[0] >= 0, "must not be negative"),
+    ("seed", lambda v: v < 2**32, "must be below 2^32: more bits are not used"),
     ("schedule.levels schedule.biases.levels", lambda v: v >= 2, "must be at least 2"),
     (
         "network.image_size network.conv1.width network.lrn.k network.map_norm.k network.batch_norm.epsilon "
@@ -111,6 +116,7 @@ _RULES: tuple[Rule, ...] = (
         "must be above 0",
     ),
     (
+        "network.lrn.alpha network.lrn.beta network.map_norm.alpha network.map_norm.beta "
         "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
         "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps "
         "train.stall_steps",
@@ -140,6 +146,18 @@ def _complaints(config: Config) -> Iterable[str]:
                 yield f"{field}: {name} must not have a negative number, {min(numbers)}"
     if data.size < network.image_size:
         yield f"data.size={data.size} is smaller than the crop, network.image_size={network.image_size}"
+    yield from _schedule_complaints(config.schedule, config.train)
+
+
+def _schedule_complaints(schedule: ScheduleConfig, train: TrainConfig) -> Iterable[str]:
+    for field, curve in (("schedule", schedule), ("schedule.biases", schedule.biases)):
+        if curve.drops and curve.kind != "drops":
+            yield (
+                f"{field}.drops={curve.drops} is of the kind drops, and {field}.kind={curve.kind}; say "
+                f'--config.{field}.drops="()" or --config.{field}.kind=drops'
+            )
+    if not train.steps and schedule.warmup_epochs >= train.epochs:
+        yield f"schedule.warmup_epochs={schedule.warmup_epochs} leaves nothing of train.epochs={train.epochs}"
 
 
 def _network_complaints(network: NetworkConfig) -> Iterable[str]:
@@ -152,24 +170,42 @@ def _network_complaints(network: NetworkConfig) -> Iterable[str]:
                 f"network.{name}: size={conv.size} and stride={conv.stride} must be above 0, "
                 f"padding={conv.padding} from 0 to {conv.size - 1}"
             )
-    convs, lrn = tuple(network.convs()), network.lrn
-    for field, named, known in (
-        ("crossings", network.crossings, tuple(network.layers())),
-        ("unshared", network.unshared, convs),
-        ("lrn.before_activation", lrn.before_activation, convs),
-        ("lrn.after_activation", lrn.after_activation, convs),
-        ("lrn.after_pool", lrn.after_pool, network.pool.after),
-        ("map_norm.after", network.map_norm.after, convs),
-        ("pool.after", network.pool.after, convs),
-        ("batch_norm.after", network.batch_norm.after, convs),
-    ):
-        for name in named:
-            if name not in known:
-                yield f"network.{field} names {name}; there is {', '.join(known) or 'no such layer'}"
-    if network.map_norm.after and network.batch_norm.after:
-        yield (
-            f"network.map_norm.after={network.map_norm.after} and network.batch_norm.after="
-            f"{network.batch_norm.after} normalise the same maps: empty one of them"
-        )
+    for name, layer in network.layers().items():
+        if layer.deviation < 0:
+            yield f"network.{name}.deviation={layer.deviation} must not be negative"
     if network.pool.stride > network.pool.window:
         yield f"network.pool.stride={network.pool.stride} skips pixels: window={network.pool.window}"
+    yield from _naming_complaints(network)
+
+
+def _naming_complaints(network: NetworkConfig) -> Iterable[str]:
+    """Fields that name layers."""
+    convs, lrn, maps, batch = tuple(network.convs()), network.lrn, network.map_norm, network.batch_norm
+    norms = {
+        "lrn.before_activation": lrn.before_activation,
+        "lrn.after_activation": lrn.after_activation,
+        "lrn.after_pool": lrn.after_pool,
+        "batch_norm.after": batch.after,
+    }
+    fields = norms | {
+        "crossings": network.crossings,
+        "unshared": network.unshared,
+        "map_norm.after": maps.after,
+        "pool.after": network.pool.after,
+    }
+    known = {"crossings": tuple(network.layers()), "lrn.after_pool": network.pool.after}
+    for field, named in fields.items():
+        there = known.get(field, convs)
+        for name in named:
+            if name not in there:
+                yield f"network.{field} names {name}; there is {', '.join(there) or 'no such layer'}"
+            if named.count(name) > 1:
+                yield f"network.{field} names {name} {named.count(name)} times"
+    if maps.after and batch.after:
+        yield (
+            f"network.map_norm.after={maps.after} and network.batch_norm.after={batch.after} do not go "
+            "together: empty one of them"
+        )
+    for (one, first), (other, second) in itertools.combinations(norms.items(), 2):
+        for name in set(first) & set(second):
+            yield f"network.{one} and network.{other} both normalise {name}: take it out of one of them"

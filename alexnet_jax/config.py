@@ -207,7 +207,9 @@ class ScheduleConfig:
     levels: int
     power: float
     biases: BiasRateConfig
-    layers: tuple[tuple[str, float, float], ...]  # (layer, epoch, rate): from then on its own; 0 freezes it
+    # (layer, epoch, rate): from then on its weights have their own, 0 freezes them; its biases with them, if
+    # `biases.kind` is weights.
+    layers: tuple[tuple[str, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,9 @@ class Config:
     """One run."""
 
     seed: int
-    init_from: str  # the workdir of a run whose weights, but for the classifier's, this one begins with
+    init_from: (
+        str  # the workdir of a run whose weights, but for the classifier's, this one begins with; or "?"
+    )
     network: NetworkConfig
     mesh: MeshConfig
     data: DataConfig

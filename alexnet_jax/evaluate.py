@@ -31,11 +31,14 @@ WEIGHTS = flags.DEFINE_enum(
 def main() -> None:
     """Restores the parameters onto a mesh and evaluates them."""
     workdirs = [Workdir(path) for path in processes.require(WORKDIR, "runs/quickstart").split(",")]
+    for workdir in workdirs:
+        if sum(other.path == workdir.path for other in workdirs) > 1:
+            raise ConfigError(f"--workdir names {workdir.path} twice")
     if len(workdirs) == 1 and WEIGHTS.value == "fitted":
         raise ConfigError("--weights=fitted needs several runs, as in --workdir=runs/a,runs/b")
     configs = [_chosen(workdir.read_config()) for workdir in workdirs]
     for config in configs:
-        refuse_early(config.data)
+        refuse_early(config.data, config.network.classes)
     meshes = _open_meshes(configs)
     # TensorFlow takes seconds to import: not before what can be refused without it.
     from alexnet_jax.run.ensemble import evaluate_together

@@ -3,25 +3,38 @@
 from absl import flags
 
 from alexnet_jax.data.packed import refuse_early
-from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.ancestor import check_ancestor
+from alexnet_jax.run.cluster import decide, define_cluster_flags
+from alexnet_jax.run.meshes import open_run_mesh
+from alexnet_jax.run.preflight import preflight
 from alexnet_jax.run.workdir import Workdir
 
 CONFIG = processes.define_config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
+CLUSTER = define_cluster_flags()
 
 
 def main() -> None:
     """Refuses what cannot work, then trains."""
-    config, workdir = processes.read_config(CONFIG), Workdir(processes.require(WORKDIR, "runs/quickstart"))
-    refuse_early(config.data)
-    workdir.check(config)
-    if not workdir.begun:
-        check_ancestor(config)
-    mesh = open_mesh(config)
-    check_batch(mesh, "train.batch_size", config.train.batch_size)
-    check_batch(mesh, "evaluation.batch_size", config.evaluation.batch_size)
+    config, path = processes.read_config(CONFIG), processes.require(WORKDIR, "runs/quickstart")
+    cluster, why = decide(CLUSTER.wish())
+    workdir = Workdir(path, cluster.process if cluster else 0)
+
+    def checks() -> None:
+        refuse_early(config.data, config.network.classes)
+        workdir.check(config)
+        if not workdir.begun:
+            check_ancestor(config)
+
+    if workdir.writes:
+        print(f"hosts  {why}", flush=True)
+    preflight(cluster, config, workdir, checks, CLUSTER.join_timeout.value)
+    if cluster is not None:
+        cluster.join()
+    mesh, why = open_run_mesh(config)
+    if workdir.writes and why:
+        print(f"chosen {why}", flush=True)
     # TensorFlow takes seconds to import: not before what can be refused without it.
     from alexnet_jax.data.batches import open_packed
     from alexnet_jax.run.loop import train

@@ -2,9 +2,11 @@
 
 import functools
 import os
+from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax import Device
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.config import Config
@@ -21,12 +23,10 @@ EVERYWHERE = PartitionSpec()
 def open_mesh(config: Config) -> Mesh:
     """The mesh `data` x `tower` of a config; a field that is 0 is chosen from the devices that there are."""
     check_towers(config)
-    wanted, towers = config.mesh, config.network.towers
-    if wanted.cpu_devices:
-        simulate_cpu_devices(wanted.cpu_devices)
+    if config.mesh.cpu_devices:
+        simulate_cpu_devices(config.mesh.cpu_devices)
     devices = jax.devices()
-    tower = wanted.tower or _towers_that_fit(towers, len(devices), wanted.data)
-    data = wanted.data or max(1, len(devices) // tower)
+    data, tower = widest(config, len(devices))
     if data * tower > len(devices):
         raise ConfigError(
             f"mesh {data} x {tower} (data x tower) needs {data * tower} devices, there are {len(devices)} "
@@ -46,9 +46,30 @@ def check_towers(config: Config) -> None:
 
 
 def make_mesh(data: int, tower: int) -> Mesh:
-    """A mesh over the first devices."""
-    grid = np.array(jax.devices()[: data * tower]).reshape(data, tower)
+    """A mesh over the first devices, the towers of a row on one host where that is possible."""
+    grid = np.array(arrange(jax.devices(), tower)[: data * tower]).reshape(data, tower)
     return Mesh(grid, (DATA, TOWER), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def arrange(devices: Sequence[Device], tower: int) -> list[Device]:
+    """Groups of `tower` devices of one host first, then what is left over, by neighbouring hosts.
+
+    Towers talk five times in a step, rows once.
+    """
+    hosts: dict[tuple[int, int], list[Device]] = {}
+    for device in sorted(devices, key=_place):
+        hosts.setdefault(_place(device)[:2], []).append(device)
+    whole, left = [], []
+    for own in hosts.values():
+        count = len(own) // tower * tower
+        whole += own[:count]
+        left += own[count:]
+    return whole + left
+
+
+def _place(device: Device) -> tuple[int, int, int]:
+    """Slices of a pod are joined by slow links, hosts of a slice by faster ones."""
+    return getattr(device, "slice_index", 0), device.process_index, device.id
 
 
 def simulate_cpu_devices(count: int) -> None:
@@ -110,11 +131,16 @@ def compiler_options(platform: str) -> dict[str, str]:
     return options
 
 
-def _towers_that_fit(towers: int, devices: int, data: int) -> int:
-    """The widest `tower` axis that leaves no device idle, or fits beside the `data` that was asked for."""
+def widest(config: Config, devices: int) -> tuple[int, int]:
+    """(data, tower) for so many devices; fields of the config's mesh that are set stay.
+
+    The widest `tower` axis that leaves no device idle, or fits beside the `data` that was asked for.
+    """
+    wanted, towers = config.mesh, config.network.towers
     widths = [n for n in range(towers, 1, -1) if towers % n == 0]
-    fit = [n for n in widths if (n * data <= devices if data else devices % n == 0)]
-    return fit[0] if fit else 1
+    fit = [n for n in widths if (n * wanted.data <= devices if wanted.data else devices % n == 0)]
+    tower = wanted.tower or (fit[0] if fit else 1)
+    return wanted.data or max(1, devices // tower), tower
 
 
 def check_batch(mesh: Mesh, name: str, size: int) -> None:

@@ -1,13 +1,14 @@
 """Compares variants: python -m alexnet_jax.sweep --config=FILE --variants="paper no_lrn" --workdir=DIR"""
 
+import contextlib
 import re
 from textwrap import fill
 
 from absl import flags
 
-from alexnet_jax.errors import ConfigError, UserError
+from alexnet_jax.errors import ConfigError, RefusedError, UserError
 from alexnet_jax.run import processes
-from alexnet_jax.run.jobs import deal, outcome, refuse, write_table
+from alexnet_jax.run.jobs import deal, outcome, read_table, refuse, write_table
 from alexnet_jax.run.sweep import LOG, run_all
 from alexnet_jax.run.table import notes, plain
 from alexnet_jax.run.workdir import Workdir
@@ -27,19 +28,33 @@ def main() -> None:
     seeds, share = read_seeds(SEEDS.value), processes.read_share(SHARE)
     root = Workdir(processes.require(WORKDIR, "runs/sweep"))
     jobs = deal(read_flags(variants), seeds, root)
-    failed = 0
-    if not TABLE.value:
-        mine = jobs[share[0] :: share[1]]
-        refuse(mine)
-        done = sum(outcome(job) is not None for job in mine)
-        print(
-            f"sweep  {len(variants)} x {len(seeds)} runs (variants x seeds), in {root.path}\n"
-            f"here   {len(mine)} of them, {done} done before",
-            flush=True,
-        )
+
+    paper = {name: difference(name, variants[0]) for name in variants}
+
+    def show_table() -> None:
+        rows = (read_table if TABLE.value else write_table)(jobs, paper, len(seeds), root)
+        print(f"\n{plain(rows)}\n\n{fill(notes(rows), 100)}")
+
+    if TABLE.value:
+        show_table()
+        return
+    mine = jobs[share[0] :: share[1]]
+    refuse(mine)
+    root.path.mkdir(parents=True, exist_ok=True)
+    done = sum(outcome(job) is not None for job in mine)
+    print(
+        f"sweep  {len(variants)} x {len(seeds)} runs (variants x seeds), in {root.path}\n"
+        f"here   {len(mine)} of them, {done} done before",
+        flush=True,
+    )
+    try:
         failed = run_all(mine)
-    rows = write_table(jobs, {name: difference(name, variants[0]) for name in variants}, len(seeds), root)
-    print(f"\n{plain(rows)}\n\n{fill(notes(rows), 100)}\nAlso in {root.path / 'table.md'} and table.json")
+    except UserError:
+        with contextlib.suppress(RefusedError):
+            show_table()
+        raise
+    show_table()
+    print(f"Also in {root.path / 'table.md'} and table.json")
     if failed:
         raise UserError(f"failed runs: {failed}; their {LOG} says why, the same command tries them again")
 

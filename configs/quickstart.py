@@ -15,7 +15,7 @@ from configs import imagenet, variants
 
 def get_config(variant: str = "paper") -> ConfigDict:
     config = imagenet.get_config()
-    config.mesh = {"data": 1, "tower": 0, "cpu_devices": 2}  # tower: 2, or 1 for a network in one tower
+    config.mesh = {"data": 0, "tower": 0, "cpu_devices": 2}  # 1 x 2 in one process
 
     # 72 px pictures, crops of 64: 15-7-7-3-3-3-3-1 instead of 55-27-27-13-13-13-13-6.
     config.data.name = "toyshapes"

@@ -29,7 +29,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: two workers take a file at a time, and should end together."""
-    longest = ["test_variant_steps", "test_resume", "test_parity", "test_prepare", "test_step"]
+    longest = [
+        "test_processes",
+        "test_variant_steps",
+        "test_resume",
+        "test_parity",
+        "test_prepare",
+        "test_step",
+    ]
     longest += ["test_five_steps", "test_sweep", "test_imagenet", "test_refusals"]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 

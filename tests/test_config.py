@@ -36,6 +36,8 @@ def test_a_variant_that_is_not_there() -> None:
 
 COMPLAINTS = [
     ({"optimizer__momentun": 0.9}, "unknown field config.optimizer.momentun; .* config.optimizer.momentum$"),
+    ({"init_from": "?"}, "init_from=. stands for a run to begin with"),
+    ({"data__name": ""}, "data.name= must not be empty"),
     ({"sed": 1}, "unknown field config.sed; the nearest name is config.seed$"),
     ({"network__towers": 3}, "network.towers=3 must be 1, 2 or 4"),
     ({"network__towers": "2"}, "config.network.towers='2' must be of type int"),
@@ -51,8 +53,19 @@ COMPLAINTS = [
     ),
     (
         {"network__map_norm__after": ("conv2",), "network__batch_norm__after": ("conv2",)},
-        "network.map_norm.after=.* and network.batch_norm.after=.* normalise the same maps: empty one",
+        "network.map_norm.after=.* and network.batch_norm.after=.* do not go together: empty one",
     ),
+    (
+        {"network__batch_norm__after": ("conv1",)},
+        "network.lrn.after_activation and network.batch_norm.after both normalise conv1: take it out of one",
+    ),
+    (
+        {"network__lrn__before_activation": ("conv2",)},
+        "lrn.before_activation and network.lrn.after_activation both normalise conv2",
+    ),
+    ({"network__pool__after": ("conv1", "conv1")}, "network.pool.after names conv1 2 times"),
+    ({"network__lrn__alpha": -1e-4}, "network.lrn.alpha=-0.0001 must not be negative"),
+    ({"network__fc6__deviation": -0.1}, "network.fc6.deviation=-0.1 must not be negative"),
     ({"network__towers": 4, "network__conv1__width": 6}, "network.conv1.width=6 cannot be split over .*=4"),
     ({"network__pool__stride": 4}, "network.pool.stride=4 skips pixels: window=3"),
     ({"network__lrn": 5}, "config.network.lrn=5 must be a group of fields"),
@@ -61,6 +74,14 @@ COMPLAINTS = [
     ({"data__size": 200}, "data.size=200 is smaller than the crop, network.image_size=224"),
     ({"evaluation__views": 5}, "evaluation.views=5 must be 1"),
     ({"schedule__drops": (30.0, 20.0)}, "schedule.drops=.* must ascend"),
+    ({"schedule__drops": (-1.0, 20.0)}, "schedule.drops=.* must not be negative"),
+    (
+        {"schedule__drops": (20.0,)},
+        r"schedule.drops=\(20.0,\) is of the kind drops, and schedule.kind=plateau",
+    ),
+    ({"schedule__biases__drops": (2.0,)}, "schedule.biases.drops=.* and schedule.biases.kind=weights; say"),
+    ({"schedule__warmup_epochs": 90.0}, "schedule.warmup_epochs=90.0 leaves nothing of train.epochs=90.0"),
+    ({"seed": 2**32}, "seed=4294967296 must be below 2"),
     ({"train__batch_size": 0}, "train.batch_size=0 must be above 0"),
     ({"train__steps": -1}, "train.steps=-1 must not be negative"),
 ]

@@ -17,8 +17,9 @@ FLOORS = {
     "network": GROUND | {"network"},
     "learning": GROUND | {"network", "learning"},
     "data": GROUND | {"data"},
-    "run": GROUND | {"build", "network", "learning", "data", "run"},
-    "commands": GROUND | {"build", "run", "data"},
+    "planning": GROUND | {"network", "learning", "planning"},
+    "run": GROUND | {"build", "network", "learning", "data", "planning", "run"},
+    "commands": GROUND | {"build", "run", "data", "planning"},
 }
 # Within `network`.
 ORDER = {

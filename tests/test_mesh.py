@@ -9,7 +9,15 @@ import pytest
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import batch_rows, check_batch, compiler_options, make_mesh, open_mesh, place_rows
+from alexnet_jax.mesh import (
+    arrange,
+    batch_rows,
+    check_batch,
+    compiler_options,
+    make_mesh,
+    open_mesh,
+    place_rows,
+)
 from configs import quickstart, variants
 
 
@@ -40,9 +48,24 @@ def test_shapes(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:
 def test_the_quickstart_takes_every_variant() -> None:
     """Of one tower, two or four."""
     for name in variants.VARIANTS:
-        config = build(quickstart.get_config(name).to_dict())
+        config = build(quickstart.get_config(name).to_dict() | {"init_from": ""})
         mesh = open_mesh(dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, cpu_devices=0)))
-        assert mesh.devices.shape == (1, config.network.towers), name
+        towers = config.network.towers
+        assert mesh.devices.shape == (8 // towers, towers), name
+
+
+def test_towers_of_a_row_share_a_host() -> None:
+    """Three devices a host: two of each make a pair, and what is left over makes the third."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        process_index: int
+        id: int
+
+    devices = [Device(number // 3, number) for number in range(6)]
+    for given in (devices, devices[::-1]):
+        assert [device.id for device in arrange(given, 2)] == [0, 1, 3, 4, 2, 5]
+        assert [device.id for device in arrange(given, 1)] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,18 @@ from etils import epath
 from google.protobuf.message import DecodeError
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.data.packed import DRAWN, METADATA, STATISTICS, find_packed, packing_command
+from alexnet_jax.data.packed import (
+    DRAWN,
+    METADATA,
+    STATISTICS,
+    find_packed,
+    packing_command,
+    refuse_early,
+)
 from alexnet_jax.data.packing import pack_toyshapes
 from alexnet_jax.data.pictures import decode_jpeg
 from alexnet_jax.data.statistics import PixelStatistics
-from alexnet_jax.errors import ConfigError, RefusedError
+from alexnet_jax.errors import RefusedError
 
 PADDING = -1  # the id, and the label, of a row that does not count
 ALIGNMENT = 64
@@ -105,14 +112,10 @@ class Table:
 
 def open_packed(config: DataConfig, classes: int) -> PackedSet:
     """The packed data set of a config; toyshapes are drawn and packed first where they are not there."""
+    refuse_early(config, classes)
     if config.name in DRAWN:
         pack_toyshapes(config)
-    packed = PackedSet(find_packed(config).path, config.keep_mib)
-    if len(packed.class_names) != classes:
-        raise ConfigError(
-            f"network.classes={classes}, but {config.name} has {len(packed.class_names)} classes"
-        )
-    return packed
+    return PackedSet(find_packed(config).path, config.keep_mib)
 
 
 class TrainingOrder:

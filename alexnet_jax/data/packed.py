@@ -12,14 +12,14 @@ from typing import Any
 from etils import epath
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.errors import RefusedError
+from alexnet_jax.errors import ConfigError, RefusedError
 
 MARKER = "packed.json"
 MAKING = "making"  # notes of a set that is being made
 STATISTICS = "statistics.npz"
 METADATA = ("dataset_info.json", "features.json")  # by which TFDS opens it
 BAD_PICTURES = "bad_pictures.jsonl"
-DRAWN = ("toyshapes", "toyshapes21")  # the data sets that need no files
+DRAWN = {"toyshapes": 10, "toyshapes21": 21}  # the data sets that need no files, and their classes
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class PackedFiles:
 def data_dir(chosen: str) -> epath.Path:
     """Where data sets are kept; a bucket works where a folder does."""
     where = chosen or os.environ.get("ALEXNET_DATA_DIR") or "~/.cache/alexnet_jax"
-    return epath.Path(where).expanduser() if "://" in where else epath.Path(where).expanduser().absolute()
+    path = epath.Path(where).expanduser()
+    if os.fspath(path).startswith("~"):
+        raise RefusedError(f"there is no folder {where}: {path.parts[0]} is nobody's home here")
+    return path if "://" in where else path.absolute()
 
 
 def packed_path(config: DataConfig) -> epath.Path:
@@ -78,10 +81,11 @@ def _read(marker: epath.Path) -> dict[str, Any]:
     return facts
 
 
-def refuse_early(config: DataConfig) -> None:
-    """Says what is missing before anything else takes time; toyshapes are made where they are missing."""
-    if config.name not in DRAWN:
-        find_packed(config)
+def refuse_early(config: DataConfig, classes: int) -> None:
+    """Says what is wrong before anything else takes time; toyshapes are made where they are missing."""
+    there = DRAWN.get(config.name) or find_packed(config).facts["classes"]
+    if there != classes:
+        raise ConfigError(f"network.classes={classes}, but {config.name} has {there} classes")
 
 
 def describe(facts: dict[str, Any]) -> str:

@@ -7,13 +7,14 @@ last to finish writes the marker that makes a folder of files a packed set.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -97,9 +98,24 @@ def pack_toyshapes(config: DataConfig) -> None:
     if (target / MARKER).exists():
         return
     check_writable(target.parent)
-    print(f"packing {config.name} at {config.size} x {config.size} into {target}, once", flush=True)
-    # In this process: they are packed sooner than others could start.
-    pack(make_plan(toyshapes(config), Form(config.size, config.encoding), target), Work())
+    with _one_at_a_time(target):
+        if (target / MARKER).exists():
+            return
+        print(f"packing {config.name} at {config.size} x {config.size} into {target}, once", flush=True)
+        # In this process: they are packed sooner than others could start.
+        pack(make_plan(toyshapes(config), Form(config.size, config.encoding), target), Work())
+
+
+@contextlib.contextmanager
+def _one_at_a_time(target: epath.Path) -> Iterator[None]:
+    """Of the processes of a run on one machine, one makes what the others wait for."""
+    if "://" in os.fspath(target):
+        yield
+        return
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks: the work is done twice, no more
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def toyshapes(config: DataConfig) -> TfdsSource:

@@ -69,10 +69,12 @@ def random_view(
     corner = (*jax.random.randint(crop_key, (2,), 0, places), 0)
     window = (size, size, 3)
     view = lax.dynamic_slice(picture, corner, window).astype(jnp.float32)
-    below = corner if config.mean == "under_crop" else (border // 2, border // 2, 0)
-    view -= lax.dynamic_slice(pixels.mean, below, window)
+    if config.mean == "under_crop":
+        view -= lax.dynamic_slice(pixels.mean, corner, window)
     if config.flip:
         view = jnp.where(jax.random.bernoulli(flip_key), view[:, ::-1], view)
+    if config.mean == "centre":  # which is not mirrored with the picture
+        view -= central(pixels.mean, size)
     view += colours.shift[None, None]
     # "so that the scale of training data doesn't become too different", says the source, which divides.
     return view / colours.divisor if config.colour_divides else view
@@ -93,11 +95,17 @@ def fixed_views(
         corners = [(0, 0), (0, border), (middle, middle), (border, 0), (border, border)]
 
     def view(top: int, left: int) -> jax.Array:
-        mean = (top, left) if config.mean == "under_crop" else (middle, middle)
-        below = lax.slice(pixels.mean, (*mean, 0), (mean[0] + size, mean[1] + size, 3))
-        return pictures[:, top : top + size, left : left + size].astype(jnp.float32) - below[None]
+        window = pictures[:, top : top + size, left : left + size].astype(jnp.float32)
+        return window - pixels.mean[None, top : top + size, left : left + size] if follows else window
 
+    follows = config.mean == "under_crop"
     views = [view(*corner) for corner in corners]
     if count == 10:
         views += [view[:, :, ::-1] for view in views]
-    return jnp.stack(views)
+    return jnp.stack(views) if follows else jnp.stack(views) - central(pixels.mean, size)[None, None]
+
+
+def central(image: jax.Array, size: int) -> jax.Array:
+    """The middle of an image [S, S, 3]."""
+    first = (image.shape[0] - size) // 2
+    return image[first : first + size, first : first + size]

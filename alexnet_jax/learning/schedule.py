@@ -42,7 +42,8 @@ def learning_rates(
     rates = np.tile(np.float32([weights, biases]), (len(LAYERS), 1))
     for name, since, rate in sorted(config.layers, key=lambda own: own[1]):
         if epoch >= since:
-            rates[LAYERS.index(name)] = rate, ratio * rate
+            own = ratio * rate if config.biases.kind == "weights" else biases
+            rates[LAYERS.index(name)] = rate, own
     return rates
 
 

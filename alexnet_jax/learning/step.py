@@ -191,7 +191,7 @@ def over_mesh(body: Callable[..., tuple[Totals, Params]], mesh: Mesh) -> Callabl
     def summed(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
         rows = lax.pcast(rows, TOWER, to="varying")  # every tower sees the same rows
         if DATA in axes:
-            params = lax.pcast(params, DATA, to="varying")  # and here gradients are summed over rows
+            params = {name: _cast_over_rows(name, layer) for name, layer in params.items()}
         totals, averages = body(params, averages, pixels, *rows)
         return lax.psum(totals, axes), averages
 
@@ -203,6 +203,12 @@ def over_mesh(body: Callable[..., tuple[Totals, Params]], mesh: Mesh) -> Callabl
         return jax.tree.map(lambda x: x / mesh.shape[TOWER], sums), averages
 
     return run
+
+
+def _cast_over_rows(name: str, layer: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """A layer's weights for each row of devices; backwards, its gradients are summed in its name."""
+    with jax.named_scope(name):
+        return lax.pcast(layer, DATA, to="varying")
 
 
 def _compile(step: Callable, mesh: Mesh, **options: Any) -> Callable:

@@ -11,6 +11,8 @@ from alexnet_jax.network.layers import Conv, Dense, LocalConv, Towers, cross, dr
 from alexnet_jax.network.lrn import at_least_float32, local_response_norm, map_norm
 from alexnet_jax.network.pool import max_pool, pooled
 
+# Layers name their part of a compiled program, for profiles and plans; so does the crossing after the last.
+SCORES = "scores"
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
 
 
@@ -61,23 +63,33 @@ class AlexNet(nnx.Module):
 
     def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Class scores for images [B, 224, 224, 3]; `dropout_keys` [B] while training, None at test."""
-        config, lrn = self.config, self.config.lrn
+        config = self.config
         x = [images.astype(config.compute_dtype)] * self.fc8.kernel.shape[0]
         for name in config.convs():
-            x = getattr(self, name)(self.inputs(name, x))
-            x = self.normalise(x, name in lrn.before_activation)
-            x = self.activate(x)
-            x = self.normalise(x, name in lrn.after_activation)
-            x = self.normalise_maps(x, name in config.map_norm.after)
-            x = self.pool(x, name in config.pool.after)
-            x = self.normalise(x, name in lrn.after_pool)
-            if name in config.batch_norm.after:
-                x = getattr(self, norm_of(name))(x, training=dropout_keys is not None)
+            with jax.named_scope(name):
+                x = self.convolve(name, x, training=dropout_keys is not None)
         for name in config.hidden():
-            x = self.activate(getattr(self, name)(self.inputs(name, x)))
-            x = dropout(x, config.dropout, dropout_keys, layer=int(name[-1]))
-        x = self.fc8(self.inputs("fc8", x))
-        return at_least_float32(cross(x)[0][:, : config.classes])  # [B, classes]
+            with jax.named_scope(name):
+                x = self.activate(getattr(self, name)(self.inputs(name, x)))
+                x = dropout(x, config.dropout, dropout_keys, layer=int(name[-1]))
+        with jax.named_scope("fc8"):
+            x = self.fc8(self.inputs("fc8", x))
+        with jax.named_scope(SCORES):
+            return at_least_float32(cross(x)[0][:, : config.classes])  # [B, classes]
+
+    def convolve(self, name: str, x: Towers, *, training: bool) -> Towers:
+        """A convolution, and everything before the next layer."""
+        config, lrn = self.config, self.config.lrn
+        x = getattr(self, name)(self.inputs(name, x))
+        x = self.normalise(x, name in lrn.before_activation)
+        x = self.activate(x)
+        x = self.normalise(x, name in lrn.after_activation)
+        x = self.normalise_maps(x, name in config.map_norm.after)
+        x = self.pool(x, name in config.pool.after)
+        x = self.normalise(x, name in lrn.after_pool)
+        if name in config.batch_norm.after:
+            x = getattr(self, norm_of(name))(x, training=training)
+        return x
 
     def inputs(self, name: str, x: Towers) -> Towers:
         return cross(x) if name in self.config.crossings else x

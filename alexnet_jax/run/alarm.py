@@ -7,7 +7,7 @@ from typing import Any
 from alexnet_jax.config import Config
 from alexnet_jax.data.packed import packing_command
 
-PROGRESS = 0.99  # of ln(classes): a loss below it is more than guessing
+PROGRESS, WORSE = 0.99, 1.05  # of ln(classes): losses below it know more than guessing, above it less
 
 
 class StallAlarm:
@@ -34,18 +34,22 @@ class StallAlarm:
     def warning(self, steps: int, loss: float) -> str:
         classes = self.config.network.classes
         head = (
-            f"warning: for {steps} steps the training loss has not left {loss:.3f}; guessing among {classes} "
-            f"classes has ln({classes}) = {self.guessing:.3f}. What it may be:"
+            f"warning: for {steps} steps the training loss was no better than guessing: it is {loss:.3f}, "
+            f"guessing among {classes} classes has ln({classes}) = {self.guessing:.3f}. What it may be:"
         )
-        return "\n".join([head, *(f"  - {cause}" for cause in self.causes())])
+        return "\n".join([head, *(f"  - {cause}" for cause in self.causes(loss))])
 
-    def causes(self) -> list[str]:
+    def causes(self, loss: float) -> list[str]:
         """The likeliest first; only what this config can be guilty of."""
         layers, schedule = self.config.network.layers(), self.config.schedule
         ones = [name for name, layer in layers.items() if layer.bias >= 1]
         small = [name for name, layer in layers.items() if layer.deviation <= 0.01 and name != "conv1"]
-        rate = schedule.learning_rate
-        causes = []
+        rate, causes = schedule.learning_rate, []
+        if self.config.network.activation == "sigmoid":
+            causes.append("sigmoids pass little on: try --config.network.activation=relu")
+        too_high = (
+            f"the rate is too high: try --config.schedule.learning_rate={rate / 10:g} instead of {rate:g}"
+        )
         if ones:
             causes.append(
                 f"the first biases of {', '.join(ones)} are large: try --config.network.{ones[0]}.bias=0.1, "
@@ -56,9 +60,10 @@ class StallAlarm:
                 f"the first weights of {', '.join(small)} are small: try --config.network.{small[0]}."
                 "deviation=0.03, and so on"
             )
+        # Far above guessing weights have run away, which beginnings do not explain.
+        causes.insert(0 if loss > WORSE * self.guessing else len(causes), too_high)
         return [
             *causes,
-            f"the rate is too high: try --config.schedule.learning_rate={rate / 10:g} instead of {rate:g}",
             f"the pictures or their mean are damaged: {packing_command(self.config.data)} --verify tells",
             "bad luck: try another --config.seed",
         ]

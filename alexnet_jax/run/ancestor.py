@@ -8,8 +8,6 @@ from alexnet_jax.errors import ConfigError, RefusedError
 from alexnet_jax.run.workdir import Workdir, differences
 
 CLASSIFIER = "fc8"
-# What does not change how the layers below the classifier compute.
-FREE = ("classes", CLASSIFIER, "dropout", "compute_dtype")
 
 
 def check_ancestor(config: Config) -> None:
@@ -29,8 +27,18 @@ def check_ancestor(config: Config) -> None:
 
 def _trunk(config: Config) -> dict[str, Any]:
     """The fields of the network that decide what the layers below the classifier compute."""
-    fields = {name: value for name, value in dataclasses.asdict(config.network).items() if name not in FREE}
+    network = config.network
+    fields = dataclasses.asdict(network)
+    for name in ("classes", CLASSIFIER, "dropout", "compute_dtype"):
+        del fields[name]
+    fields["crossings"] = sorted(set(network.crossings) - {CLASSIFIER})
+    del fields["batch_norm"]["decay"]  # of averages, not of what is made of them
     for layer in LAYERS[: LAYERS.index(CLASSIFIER)]:
+        if not fields[layer]["width"]:
+            fields[layer] = {"width": 0}
         for initial in ("deviation", "bias"):
-            del fields[layer][initial]
+            fields[layer].pop(initial, None)
+    for norm in ("lrn", "map_norm", "batch_norm"):
+        where = {name: value for name, value in fields[norm].items() if isinstance(value, tuple)}
+        fields[norm] = where | fields[norm] if any(where.values()) else where
     return fields

@@ -6,6 +6,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from alexnet_jax.errors import RefusedError
+from alexnet_jax.run.cluster import agreed
 
 
 class Checkpoints:
@@ -23,7 +24,9 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(path, options=options)
 
     def latest(self) -> int | None:
-        return self._manager.latest_step()
+        step = self._manager.latest_step()
+        step = agreed(-1 if step is None else step)
+        return None if step < 0 else step
 
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
@@ -35,7 +38,7 @@ class Checkpoints:
             raise RefusedError(f"{self.path.parent} has no checkpoint yet")
         if step is not None and step not in there:
             listed = ", ".join(map(str, there))
-            raise RefusedError(f"{self.path.parent} has no checkpoint of step {step}; there are {listed}")
+            raise RefusedError(f"{self.path.parent} has no checkpoint of step {step}; it has {listed}")
         return there[-1] if step is None else step
 
     def save(self, step: int, arrays: Any, progress: dict[str, Any]) -> None:

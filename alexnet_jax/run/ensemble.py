@@ -1,14 +1,16 @@
-"""Several networks asked as one (section 6): the mean of their probabilities, evenly or by fitted weights."""
+"""Several networks asked as one (section 6): the mean of their probabilities, evenly or by fitted weights.
+
+Probabilities come and go as logarithms: what a network that is very sure thinks least of would round to 0.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax import numpy as jnp
 
 from alexnet_jax.errors import ConfigError, RefusedError
-from alexnet_jax.learning.metrics import Totals, score
+from alexnet_jax.learning.metrics import score
 from alexnet_jax.run.evaluation import Member
 
 FIRST_STEP, LAST_STEP = 0.5, 0.02  # of the search, where an even weight is 1
@@ -17,7 +19,7 @@ FIRST_STEP, LAST_STEP = 0.5, 0.02  # of the search, where an even weight is 1
 def evaluate_together(members: Sequence[Member], fitted: bool) -> dict[str, Any]:
     """The figures of all members as one, and of each."""
     check_alike(members)
-    asked, chances, labels = [], [], None
+    asked, answers, labels = [], [], None
     for member in members:
         step, found, theirs = member.predict()
         if labels is not None and not np.array_equal(labels, theirs):
@@ -25,12 +27,12 @@ def evaluate_together(members: Sequence[Member], fitted: bool) -> dict[str, Any]
                 f"{member.workdir.path} was evaluated on other pictures than {members[0].workdir.path}"
             )
         labels = theirs
-        chances.append(found)
+        answers.append(found)
         asked.append({"workdir": str(member.workdir.path), "step": step, **figures(found, labels)})
-    weights = fit_weights(chances, labels) if fitted else np.full(len(members), 1 / len(members))
+    weights = fit_weights(np.stack(answers), labels) if fitted else np.full(len(members), 1 / len(members))
     for one, weight in zip(asked, weights, strict=True):
         one["weight"] = round(float(weight), 4)
-    together = figures(mean_of(chances, weights), labels)
+    together = figures(mean_of(np.stack(answers), weights), labels)
     views = members[0].config.evaluation.views
     return {
         "step": [one["step"] for one in asked],
@@ -54,31 +56,28 @@ def check_alike(members: Sequence[Member]) -> None:
             )
 
 
-def mean_of(chances: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """The weighted mean of the probabilities [images, classes] of each network."""
-    return sum(np.float32(w) * c for w, c in zip(weights / weights.sum(), chances, strict=True))
-
-
-def figures(chances: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Loss, top-1 and top-5 error of probabilities [images, classes]."""
-    return _totals(chances, labels).means()
-
-
 @jax.jit
-def _totals(chances: jax.Array, labels: jax.Array) -> Totals:
-    # What was rounded to 0 is still a loss, not an infinite one.
-    return score(jnp.log(jnp.maximum(chances, jnp.finfo(chances.dtype).tiny)), labels)
+def mean_of(answers: jax.Array, weights: jax.Array) -> jax.Array:
+    """Log-probabilities of the weighted mean of networks', from theirs [networks, images, classes]."""
+    shares = weights.astype(answers.dtype) / weights.sum()
+    return jax.nn.logsumexp(answers, axis=0, b=shares[:, None, None])
 
 
-def fit_weights(chances: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
+def figures(answers: jax.Array, labels: np.ndarray) -> dict[str, float]:
+    """Loss, top-1 and top-5 error of log-probabilities [images, classes]."""
+    return jax.jit(score)(answers, labels).means()
+
+
+def fit_weights(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Weights by coordinate search, as the authors' tool did it: fewer top-5 errors, then less loss.
 
     One weight at a time goes up or down by a step, as long as that helps; then steps are halved.
     """
-    weights, step = np.ones(len(chances)), FIRST_STEP
+    answers = jax.device_put(answers)
+    weights, step = np.ones(len(answers)), FIRST_STEP
 
     def judge(weights: np.ndarray) -> tuple[float, float]:
-        found = figures(mean_of(chances, weights), labels)
+        found = figures(mean_of(answers, weights), labels)
         return found["top5_error"], found["loss"]
 
     best = judge(weights)

@@ -53,17 +53,17 @@ class Evaluator:
         return totals.means()
 
     def predict(self, state: State, tell: Tell = lambda _: None) -> tuple[np.ndarray, np.ndarray]:
-        """The probabilities f32[images, classes] that it gives, and the labels."""
+        """The log-probabilities f32[images, classes] that it gives, and the labels."""
         step = make_prediction_step(self.config, self.mesh, self.config.evaluation.views)
-        chances = np.empty((self.images, self.config.network.classes), np.float32)
+        found = np.empty((self.images, self.config.network.classes), np.float32)
         labels, done = np.empty(self.images, np.int32), 0
         for batch, real in self._batches():
             rows = slice(done, done + real)
-            chances[rows] = np.exp(step(state, self.pixels, batch.pictures))[:real]
+            found[rows] = np.asarray(step(state, self.pixels, batch.pictures))[:real]
             labels[rows] = np.asarray(batch.labels)[:real]
             done += real
             tell(real)
-        return chances, labels
+        return found, labels
 
     def _batches(self) -> Iterator[tuple[Batch, int]]:
         """The batches of the split, and how many of each are pictures."""
@@ -92,7 +92,7 @@ class Member:
         return {"step": step, "images": evaluator.images, "views": self.config.evaluation.views, **figures}
 
     def predict(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """The checkpoint, the probabilities that it gives, and the labels."""
+        """The checkpoint, the log-probabilities that it gives, and the labels."""
         step, state, evaluator = self._open()
         with Progress(f"evaluating {self.workdir.path.name}", evaluator.images) as progress:
             return step, *evaluator.predict(state, progress.update)

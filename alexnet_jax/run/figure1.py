@@ -4,7 +4,8 @@ A run reports its training error as the mean over the steps since the report bef
 those of the first report at or below it, so that `train.log_every` is how finely they are known.
 """
 
-import operator
+import dataclasses
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_jax.config import Config
 from alexnet_jax.data.packed import find_packed
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.run.workdir import Workdir, among, differences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,9 @@ PAPER_RATIO = 6.0
 NAMES = {"relu": "ReLU", "tanh": "tanh"}
 LOOKS = {"relu": {"color": "black", "linestyle": "-"}, "tanh": {"color": "0.35", "linestyle": (0, (5, 2))}}
 FAINT, LIGHT = "0.45", "0.7"  # greys of words, and of lines that are only there to be compared with
-COMPARABLE = ("data.name", "data.size", "train.batch_size")
+# All but activations and rates, and how finely steps are known.
+SAME = ("network", "augment", "optimizer", "data.name", "data.size", "train.batch_size", "train.log_every")
+NEAR = 0.15  # of the axis: names of curves that meet 25 % nearer than that do not stand side by side
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,9 @@ def read_curve(workdir: Workdir, activation: str) -> Curve:
 
 def _check_comparable(relu: Curve, tanh: Curve) -> None:
     """Refuses runs whose steps are not the same thing."""
-    for field in COMPARABLE:
-        ours, theirs = (operator.attrgetter(field)(curve.config) for curve in (relu, tanh))
-        if ours != theirs:
+    configs = (dataclasses.asdict(curve.config) for curve in (relu, tanh))
+    for field, ours, theirs in differences(*configs):
+        if among(field, SAME) and field != "network.activation":
             raise RefusedError(
                 f"{relu.path} has {field}={ours} and {tanh.path} {field}={theirs}: "
                 "their steps cannot be compared"
@@ -125,10 +128,16 @@ def verdict(relu: Curve, tanh: Curve) -> str:
     times, paper = ratio(relu, tanh), f"(the paper: {PAPER_RATIO:g} times)"
     if times:
         return f"To 25 % training error tanh takes {times:.1f} times as many steps as ReLU {paper}"
+    if relu.crossing and tanh.steps[-1] < relu.crossing:
+        return (
+            f"ReLU comes to 25 % training error after {relu.crossing} steps, and tanh has made only "
+            f"{tanh.steps[-1]}: there is no ratio yet {paper}"
+        )
     if relu.crossing:
         least = tanh.steps[-1] / relu.crossing
         return f"tanh has not come to 25 % training error in {least:.1f} times as many steps as ReLU {paper}"
-    return f"ReLU has not come to 25 % training error in {relu.steps[-1]} steps: there is no ratio {paper}"
+    who = "ReLU has not" if tanh.crossing else "Neither has"
+    return f"{who} come to 25 % training error in {relu.steps[-1]} steps: there is no ratio {paper}"
 
 
 def draw(relu: Curve, tanh: Curve, path: Path) -> None:
@@ -138,14 +147,19 @@ def draw(relu: Curve, tanh: Curve, path: Path) -> None:
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.add_subplot()
     epoch = relu.epoch or tanh.epoch
-    for curve in (relu, tanh):
-        _draw_curve(axes, curve, epoch or 1)
+    width = 1.1 * max(relu.steps[-1], tanh.steps[-1])
+    meet = relu.crossing and tanh.crossing and abs(relu.crossing - tanh.crossing) < NEAR * width
+    lifts = [0, 40 if meet else 0]
+    if not (relu.crossing or tanh.crossing):  # names at the ends of both, above the upper and below the lower
+        lifts = [0, -56] if relu.errors[-1] > tanh.errors[-1] else [-56, 0]
+    for curve, lift in zip((relu, tanh), lifts, strict=True):
+        _draw_curve(axes, curve, epoch or 1, lift)
     axes.axhline(100 * TARGET, color=LIGHT, linewidth=0.8, zorder=0)
     axes.set_xlabel("Epochs" if epoch else "Steps")
     axes.set_ylabel("Training error (%)")
-    axes.set_title(verdict(relu, tanh), loc="left", fontsize=10)
+    axes.set_title(textwrap.fill(verdict(relu, tanh), 88), loc="left", fontsize=10)
     axes.set_yticks([0, 25, 50, 75])
-    axes.set_xlim(0, 1.1 * max(relu.steps[-1], tanh.steps[-1]) / (epoch or 1))
+    axes.set_xlim(0, width / (epoch or 1))
     axes.set_ylim(0, 100 * max(*relu.errors, *tanh.errors) + 3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
@@ -157,16 +171,19 @@ def draw(relu: Curve, tanh: Curve, path: Path) -> None:
         raise RefusedError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _draw_curve(axes: "Axes", curve: Curve, epoch: float) -> None:
-    """A curve, and its name: below where it comes to 25 %, beside a line to the axis; else at its end."""
+def _draw_curve(axes: "Axes", curve: Curve, epoch: float, lift: int) -> None:
+    """A curve, and its name: below where it comes to 25 %, beside a line to the axis; else at its end.
+
+    `lift` is how much higher it stands, in points.
+    """
     look, points = LOOKS[curve.config.network.activation], {"textcoords": "offset points"}
     x, y = [step / epoch for step in curve.steps], [100 * error for error in curve.errors]
     axes.plot(x, y, linewidth=1.6, **look)
     end = (curve.crossing / epoch, 0) if curve.crossing else (x[-1], y[-1])
-    axes.annotate(curve.name, end, xytext=(6, 29), fontsize=12, **points)
-    axes.annotate(f"rate {curve.rate:g}", end, xytext=(6, 17), fontsize=9, color=FAINT, **points)
+    axes.annotate(curve.name, end, xytext=(6, 29 + lift), fontsize=12, **points)
+    axes.annotate(f"rate {curve.rate:g}", end, xytext=(6, 17 + lift), fontsize=9, color=FAINT, **points)
     if curve.crossing:
         at, level = curve.crossing / epoch, y[curve.steps.index(curve.crossing)]
         axes.plot([at, at], [0, level], color=LIGHT, linewidth=0.8, zorder=0)
         axes.plot(at, level, "o", color=look["color"], markersize=5)
-        axes.annotate(f"{curve.crossing:,} steps", end, xytext=(6, 5), fontsize=9, **points)
+        axes.annotate(f"{curve.crossing:,} steps", end, xytext=(6, 5 + lift), fontsize=9, **points)

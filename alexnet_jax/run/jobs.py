@@ -1,5 +1,6 @@
 """The runs of a sweep: what each of them is, how it has ended, and what they are together."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,6 +9,7 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.errors import ConfigError, RefusedError
 from alexnet_jax.mesh import check_towers
+from alexnet_jax.run.ancestor import check_ancestor
 from alexnet_jax.run.processes import read_words
 from alexnet_jax.run.table import Outcome, Row, compare, markdown, notes
 from alexnet_jax.run.workdir import Workdir, replace_text
@@ -41,12 +43,17 @@ def deal(flags: Mapping[str, tuple[str, ...]], seeds: Sequence[int], root: Workd
             check_towers(configs[variant])
         except ConfigError as error:
             raise ConfigError(f"variant {variant}: {error}") from error
+    for one, other in itertools.combinations(configs, 2):
+        if configs[one] == configs[other]:
+            raise ConfigError(
+                f"variants {one} and {other} are the same with this config; leave one of them out"
+            )
     return [
         Job(
             variant,
             replace(config, seed=seed),
             (*flags[variant], f"--config.seed={seed}"),
-            Workdir(str(root.path / variant / f"seed-{seed}")),
+            Workdir(str(root.path / variant.replace(",", "+") / f"seed-{seed}")),
         )
         for seed in seeds
         for variant, config in configs.items()
@@ -56,9 +63,11 @@ def deal(flags: Mapping[str, tuple[str, ...]], seeds: Sequence[int], root: Workd
 def refuse(jobs: Sequence[Job]) -> None:
     """Says what is missing, or in the way, before the first run takes time."""
     for job in jobs:
-        refuse_early(job.config.data)
+        refuse_early(job.config.data, job.config.network.classes)
         job.workdir.check(job.config)
         job.workdir.check_figures(job.config)
+        if not job.workdir.begun:
+            check_ancestor(job.config)
 
 
 def outcome(job: Job) -> Outcome | None:
@@ -71,14 +80,19 @@ def outcome(job: Job) -> Outcome | None:
     return Outcome(job.variant, job.config.seed, *figures)
 
 
-def write_table(jobs: Sequence[Job], paper: Mapping[str, str], seeds: int, root: Workdir) -> list[Row]:
-    """The table of what is there, also as table.md and table.json."""
-
-    def read() -> list[Row]:
-        return compare([ended for job in jobs if (ended := outcome(job))], paper, seeds)
-
+def read_table(jobs: Sequence[Job], paper: Mapping[str, str], seeds: int, root: Workdir) -> list[Row]:
+    """The table of what is there."""
     if not root.path.is_dir():
         raise RefusedError(f"{root.path} holds no sweep: there is no such folder")
+    return compare([ended for job in jobs if (ended := outcome(job))], paper, seeds)
+
+
+def write_table(jobs: Sequence[Job], paper: Mapping[str, str], seeds: int, root: Workdir) -> list[Row]:
+    """The table of what is there, as table.md and table.json too."""
+
+    def read() -> list[Row]:
+        return read_table(jobs, paper, seeds, root)
+
     rows, written = read(), None
     while rows != written:  # another job may have ended in between, and have written first
         try:

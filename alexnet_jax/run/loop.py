@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from fractions import Fraction
 
 import jax
 from jax.sharding import Mesh
@@ -15,6 +16,7 @@ from alexnet_jax.learning.schedule import learning_rate, make_pace
 from alexnet_jax.learning.step import Batch, make_train_step, no_totals
 from alexnet_jax.run.alarm import StallAlarm
 from alexnet_jax.run.checkpoint import Checkpoints
+from alexnet_jax.run.cluster import agreed
 from alexnet_jax.run.evaluation import Evaluator
 from alexnet_jax.run.feed import feed
 from alexnet_jax.run.guard import Guard
@@ -30,9 +32,11 @@ def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> No
     final = workdir.final()
     checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep)
     with Guard() as guard, contextlib.closing(checkpoints):
-        if final and final["step"] >= total and final["step"] == checkpoints.latest():
-            workdir.adopt(config)
-            print(f"already complete: step {final['step']}, validation {describe(final)}")
+        latest = checkpoints.latest()
+        if agreed(final is not None and final["step"] >= total and final["step"] == latest):
+            workdir.check_figures(config)
+            if final:
+                print(f"already complete: step {latest}, validation {describe(final)}")
             return
         run = Run(config, workdir, packed, mesh, checkpoints)
         with contextlib.closing(run.report):
@@ -64,7 +68,8 @@ class Run:
         self.train_step = make_train_step(config, mesh)
         self.evaluator = Evaluator(config, mesh, packed)
         self.unreported: tuple[int, Totals, float] | None = None
-        self.clock = math.nan  # started once the first step is compiled
+        self.clock, self.since = math.nan, self.first  # started once the first step is compiled
+        self.period = Fraction(str(config.evaluation.every_epochs)) * self.images  # pictures
 
     def learn(self, guard: Guard) -> None:
         """Section 5, step by step."""
@@ -78,9 +83,10 @@ class Run:
                 self.advance(done, batch)
                 if self.evaluation_due(done):
                     self.validate(done)
-                if done % self.config.checkpoint.every_steps == 0 or guard.asked:
+                stop = guard.asked_at(done)
+                if stop or done % self.config.checkpoint.every_steps == 0:
                     self.save(done)
-                if guard.asked:
+                if stop:
                     self.checkpoints.wait()
                     raise Interrupted(f"stopped and saved at step {done}; run the same command to go on")
 
@@ -104,8 +110,8 @@ class Run:
         return step * self.config.train.batch_size / self.images
 
     def evaluation_due(self, done: int) -> bool:
-        every = self.config.evaluation.every_epochs
-        return done == self.total or self.epoch(done) // every > self.epoch(done - 1) // every
+        size = self.config.train.batch_size
+        return done == self.total or done * size // self.period > (done - 1) * size // self.period
 
     def flush(self) -> None:
         """Reports the figures of a step whose successor is already under way."""
@@ -114,7 +120,8 @@ class Run:
         (step, totals, rate), self.unreported = self.unreported, None
         means = totals.means()
         now = time.monotonic()
-        speed, self.clock = float(totals.images) / (now - self.clock), now
+        speed = (step - self.since) * self.config.train.batch_size / (now - self.clock)
+        self.clock, self.since = now, step
         self.report.figures(step, "train", {**means, "learning_rate": rate, "images_per_second": speed})
         self.require(math.isfinite(means["loss"]), "training loss", step)
         if warning := self.alarm(step, means["loss"]):
@@ -140,13 +147,15 @@ class Run:
 
     def finish(self) -> None:
         """The last checkpoint and the closing figures."""
-        lines = [line for line in self.workdir.metrics() if line["split"] == "validation"]
-        last = lines[-1] if lines and lines[-1]["step"] == self.total else self.validate(self.total)
-        figures = {name: last[name] for name in ("loss", "top1_error", "top5_error")}
+        lines = [x for x in self.workdir.metrics() if (x["split"], x["step"]) == ("validation", self.total)]
+        if not agreed(bool(lines)):
+            lines = [self.validate(self.total)]
         self.save(self.total)
         self.checkpoints.wait()
-        self.report.figures(self.total, "final", figures)
-        self.report.say(f"done   validation {describe(figures)}")
+        for line in lines:  # none where another process has them
+            figures = {name: line[name] for name in ("loss", "top1_error", "top5_error")}
+            self.report.figures(self.total, "final", figures)
+            self.report.say(f"done   validation {describe(figures)}")
 
     def require(self, finite: bool, what: str, step: int) -> None:
         """Ends a run that is beyond repair."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,7 @@ from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import STOPPED, ConfigError, Interrupted, UserError
 from alexnet_jax.network.alexnet import layer_sizes
+from alexnet_jax.run.guard import leave
 
 
 def define_config_flag(
@@ -110,6 +112,7 @@ def run(main: Callable[..., None], words: int = 0) -> None:
         main(*arguments[1:])
 
     try:
+        signal.signal(signal.SIGINT, leave)  # until what can be saved has its own way
         logging.set_verbosity(logging.ERROR)
         app.run(lambda arguments: _guarded(checked, arguments), flags_parser=_parse)
     except KeyboardInterrupt:

@@ -11,18 +11,18 @@ from alexnet_jax.run.workdir import Workdir
 
 
 class Report:
-    """Tells a terminal, a file and TensorBoard how a run is doing."""
+    """Tells a terminal, a file and TensorBoard how a run is doing; silent where another process writes it."""
 
     def __init__(self, workdir: Workdir, first: int, total: int):
         self.workdir, self.total = workdir, total
-        self._writer = metric_writers.SummaryWriter(str(workdir.path))
+        self._writer = metric_writers.SummaryWriter(str(workdir.path)) if workdir.writes else None
         self._bar = tqdm(
             total=total,
             initial=first,
             unit=" steps",
             leave=False,
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=not (workdir.writes and sys.stderr.isatty()),
         )
         self._started, self._first = None, first
 
@@ -36,6 +36,8 @@ class Report:
 
     def figures(self, step: int, split: str, values: dict[str, float]) -> None:
         """Writes one line of figures everywhere."""
+        if self._writer is None:
+            return
         self.workdir.append({"step": step, "split": split, **values})
         self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
         text = f"{step:>7}/{self.total}  {split:<10}  {describe(values)}"
@@ -47,13 +49,16 @@ class Report:
 
     def say(self, text: str) -> None:
         """Prints a line, above the bar where there is one."""
+        if self._writer is None:
+            return
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
     def close(self) -> None:
         self._bar.close()
-        self._writer.flush()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.flush()
+            self._writer.close()
 
     def _time_left(self, step: int) -> str:
         if step <= self._first:

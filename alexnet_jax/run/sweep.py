@@ -18,7 +18,6 @@ from alexnet_jax.errors import (
     CONFIG,
     DIVERGED,
     PREEMPTED,
-    REFUSED,
     STOPPED,
     ConfigError,
     Interrupted,
@@ -46,11 +45,12 @@ def run_all(jobs: Sequence[Job]) -> int:
             if code == DIVERGED:
                 (job.workdir.path / DIVERGED_TXT).write_text(words + "\n")
             if ended := outcome(job):
+                report.ended += 1
                 report.end(job, _describe(ended))
             elif guard.asked or code in (PREEMPTED, STOPPED):
                 raise Interrupted(report.stopped())
-            elif code in (CONFIG, REFUSED):
-                raise {CONFIG: ConfigError, REFUSED: RefusedError}[code](f"{job.name}: {words}")
+            elif code == CONFIG:
+                raise ConfigError(f"{job.name}: {words}")
             else:
                 failed += 1
                 report.end(job, f"FAILED, {words} ({job.workdir.path / LOG})")
@@ -71,18 +71,24 @@ def _run(job: Job, guard: Guard, report: "SweepReport") -> tuple[int, str]:
             env=os.environ | {"PYTHONUNBUFFERED": "1"},  # what it complains of comes last
         )
         asked = False
-        while process.poll() is None:
-            if guard.asked and not asked:
-                # Ctrl-C on a terminal reaches it too, and a second would end it unsaved: TERM does not.
-                process.terminate()
-                asked = True
-            report.look(job)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(PAUSE)
+        try:
+            while process.poll() is None:
+                if guard.asked and not asked:
+                    # Ctrl-C on a terminal reaches it too, and a second would end it unsaved: TERM does not.
+                    process.terminate()
+                    asked = True
+                report.look(job)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(PAUSE)
+        finally:  # no run goes on alone
+            process.terminate()
+            process.wait()
     lines = (job.workdir.path / LOG).read_bytes()[begins:].decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
     if process.returncode < 0:
-        last = f"ended by {signal.Signals(-process.returncode).name} after: {last}"
+        last = (
+            f"ended by {signal.strsignal(-process.returncode)} (signal {-process.returncode}) after: {last}"
+        )
     return process.returncode, last.removeprefix("error: ")
 
 
@@ -106,7 +112,7 @@ class SweepReport:
     """Tells how a sweep is doing: a bar on a terminal, and a line for every run."""
 
     def __init__(self, jobs: Sequence[Job], done: int):
-        self.total, self.done, self._first = len(jobs), done, done
+        self.total, self.done, self.ended, self._first = len(jobs), done, done, done
         self._width = max((len(job.name) for job in jobs), default=0)
         self._sweep_began = self._began = self._looked = time.monotonic()
         self._bar = tqdm(
@@ -146,7 +152,7 @@ class SweepReport:
         self._bar.refresh()
 
     def stopped(self) -> str:
-        return f"stopped, {self.done} of {self.total} runs are done; the same command goes on"
+        return f"stopped, {self.ended} of {self.total} runs are done; the same command goes on"
 
     def close(self) -> None:
         self._bar.close()

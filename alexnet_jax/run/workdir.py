@@ -26,19 +26,23 @@ FREE = (
 
 
 class Workdir:
-    """The folder of a run."""
+    """The folder of a run; where that is many processes, the first of them writes."""
 
-    def __init__(self, path: str):
-        self.path = Path(path).expanduser().absolute()
+    def __init__(self, path: str, process: int = 0):
+        self.writes = process == 0
+        try:
+            self.path = Path(path).expanduser().absolute()
+        except RuntimeError as error:  # ~somebody who is not known here
+            raise RefusedError(f"there is no folder {path}: {error}") from error
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
-        self.trace_path = self.path / "trace.jsonl"
+        self.trace_path = self.path / ("trace.jsonl" if self.writes else f"trace-{process}.jsonl")
         self.checkpoints = self.path / "checkpoints"
 
     @property
     def begun(self) -> bool:
         """Whether anything has been saved."""
-        return any(self.checkpoints.glob("[0-9]*"))
+        return any(path.name.isdecimal() for path in self.checkpoints.glob("[0-9]*"))  # not half-written ones
 
     def check(self, config: Config) -> None:
         """Refuses a folder that cannot be written, or that holds another run."""
@@ -50,16 +54,17 @@ class Workdir:
             raise RefusedError(f"cannot write to --workdir={self.path}: {error.strerror}") from error
         # What has saved nothing may be started anew in another way.
         if self.config_path.exists() and self.begun:
-            _check_same(self.read_config(), config, self.path, lambda name: _among(name, FIXED))
+            _check_same(self.read_config(), config, self.path, lambda name: among(name, FIXED))
 
     def check_figures(self, config: Config) -> None:
         """Refuses a folder of figures that come about in another way."""
         if self.config_path.exists():
-            _check_same(self.read_config(), config, self.path, lambda name: not _among(name, FREE))
+            _check_same(self.read_config(), config, self.path, lambda name: not among(name, FREE))
 
     def adopt(self, config: Config) -> None:
         """Writes `config.json`."""
-        replace_text(self.config_path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        if self.writes:
+            replace_text(self.config_path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
     def read_config(self) -> Config:
         """The config of the run."""
@@ -73,8 +78,8 @@ class Workdir:
             raise RefusedError(f"{self.config_path} is corrupt: {error}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`."""
-        return _read_lines(self.metrics_path)
+        """The lines of `metrics.jsonl`; none for who does not write it, and could see it half written."""
+        return _read_lines(self.metrics_path) if self.writes else []
 
     def final(self) -> dict[str, Any] | None:
         """The closing line of a finished run."""
@@ -83,27 +88,35 @@ class Workdir:
 
     def forget_after(self, step: int) -> None:
         """Drops the lines that a resumed run will write again."""
-        for path in (self.metrics_path, self.trace_path):
+        for path in (self.metrics_path, self.trace_path) if self.writes else (self.trace_path,):
             kept = [x for x in _read_lines(path) if x["step"] <= step and x.get("split") != "final"]
             if path.exists():
                 replace_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`; it is there when this returns."""
-        _append(self.metrics_path, line)
+        if self.writes:
+            _append(self.metrics_path, line)
 
     def trace(self, step: int, digest: int) -> None:
-        """Adds what step number `step`, counted from 0, has read."""
+        """Adds what this process has read for step number `step`, counted from 0."""
         _append(self.trace_path, {"step": step + 1, "digest": f"{digest:016x}"})
 
 
 def to_json(values: dict[str, Any]) -> str:
     """One line of JSON, which knows no infinities: what is not finite becomes null."""
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-    return json.dumps(clean)
+    return json.dumps(_finite(values))
 
 
-def _among(name: str, fields: tuple[str, ...]) -> bool:
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def among(name: str, fields: tuple[str, ...]) -> bool:
     """Whether a field, or a group that it is in, is listed."""
     return any(name == field or name.startswith(f"{field}.") for field in fields)
 
@@ -135,10 +148,10 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of lines; one cut off by a crash ends the list."""
-    text = path.read_text() if path.exists() else ""
     try:
+        text = path.read_text() if path.exists() else ""
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except json.JSONDecodeError as error:
+    except (ValueError, OSError) as error:  # neither JSON nor even text
         raise RefusedError(f"{path} is corrupt: {error}") from error
 
 

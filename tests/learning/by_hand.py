@@ -96,9 +96,13 @@ def views(
     for i, (picture, own) in enumerate(zip(pictures, chances, strict=True)):
         first = chances[i // recipe.share * recipe.share]
         seen = window(picture, *first.corner, recipe.size)
-        middle = ((len(picture) - recipe.size) // 2,) * 2
-        seen = seen - window(mean, *(first.corner if recipe.mean_follows else middle), recipe.size)
-        seen = seen[:, ::-1] if first.flip else seen
+        below = np.zeros(())
+        if recipe.mean_follows:
+            seen = seen - window(mean, *first.corner, recipe.size)
+        else:  # the mean's centre, which is never mirrored
+            middle = (len(picture) - recipe.size) // 2
+            below = window(mean, middle, middle, recipe.size)
+        seen = (seen[:, ::-1] if first.flip else seen) - below
         seen = seen + components @ (noise * np.sqrt(values) * own.normals)
         out.append(seen / (1 + noise) if recipe.divides else seen)
     return np.stack(out)

@@ -132,6 +132,19 @@ def test_the_sources_mean_stays_in_the_middle() -> None:
     np.testing.assert_array_equal(corner[..., :2], np.full((CROP, CROP, 2), -4))
 
 
+def test_the_sources_mean_is_not_mirrored() -> None:
+    """It comes off after the flip, from crops and from the five mirrored views."""
+    looks = pixels(PICTURE.astype(float), np.eye(3), PLAIN)
+    config = dataclasses.replace(PLAIN, mean="centre")
+    middle = PICTURE[4:-4, 4:-4].astype(float)
+    crops = {window.tobytes() for window in views(PICTURE, looks, CROP, config, 200) + middle}
+    wanted = [PICTURE[i : i + CROP, j : j + CROP] for i in range(8) for j in range(8)]
+    wanted = {w.astype(np.float64).tobytes() for upright in wanted for w in (upright, upright[:, ::-1])}
+    assert crops <= wanted and len(crops) > 64
+    found = np.asarray(fixed_views(PICTURE[None], looks, CROP, 10, config))[:, 0] + middle
+    np.testing.assert_array_equal(found[5:], found[:5, :, ::-1])
+
+
 def test_the_source_divides_while_there_is_noise() -> None:
     """(view + noise) / 1.1, and neither once the noise has ended."""
     config = dataclasses.replace(PLAIN, flip=False, colour_noise=0.1, colour_divides=True)

@@ -98,7 +98,7 @@ def paper(epoch: float, errors: tuple[float, ...], rate: float) -> Moment:
 
 
 def source(epoch: float, rate: float, conv1: tuple[float, float], noise: float) -> Moment:
-    """Biases learn twice as fast as weights did at first, and stay so; conv1 is ahead of the others."""
+    """Biases learn twice as fast as weights did at first, and stay so; conv1's weights go ahead of others."""
     return Moment(epoch, (), rate, 0.02, conv1, noise)
 
 
@@ -110,13 +110,13 @@ MOMENTS = {
         paper(6, (0.9, 0.8, 0.8, 0.81, 0.82, 0.79), 0.001),
         paper(9, (0.9, 0.8, 0.8, 0.81, 0.82, 0.79, 0.8, 0.79, 0.8), 0.0001),
     ),
-    # The rate falls at epochs 25 and 51, conv1's at 67 with the end of the noise; conv1 is frozen at 72.
+    # The rate falls at epochs 25 and 51, conv1's at 67 with the end of the noise; at 72 its weights freeze.
     "source": (
         source(24.9, 0.01, (0.01, 0.02), 0.1),
         source(25.1, 0.001, (0.001, 0.02), 0.1),
         source(66.9, 0.0001, (0.0001, 0.02), 0.1),
-        source(67.1, 0.0001, (0.00001, 0.00002), 0.0),
-        source(72.1, 0.0001, (0.0, 0.0), 0.0),
+        source(67.1, 0.0001, (0.00001, 0.02), 0.0),
+        source(72.1, 0.0001, (0.0, 0.02), 0.0),
     ),
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 from alexnet_jax.build import build
 from alexnet_jax.config import LAYERS, Config
+from alexnet_jax.errors import ConfigError
 from alexnet_jax.learning.schedule import learning_rate, learning_rates, make_pace, plateau_drops
 from configs import imagenet
 from configs.imagenet import PAPER
@@ -78,8 +79,7 @@ def test_the_authors_tables(name: str) -> None:
     for tenth in range(10 * int(stop)):
         passed = [row.split() for row in rows if 10 * int(row.split()[0]) <= tenth]
         others, conv1, noise = map(float, passed[-1][1:])
-        found, bias = rates(config, tenth / 10), 2 * conv1 if conv1 < others else 0.02
-        np.testing.assert_allclose(found, (conv1, others, bias, 0.02), rtol=1e-6)
+        np.testing.assert_allclose(rates(config, tenth / 10), (conv1, others, 0.02, 0.02), rtol=1e-6)
         assert make_pace(config, tenth / 10, config.train.epochs, []).colour == noise
 
 
@@ -91,7 +91,12 @@ def test_pre_training_and_fine_tuning() -> None:
         found = learning_rates(config.schedule, epoch, 8.11, [])[:, 0]
         np.testing.assert_allclose(found, [0.001] * 6 + [others] * 3, rtol=1e-6)
         assert make_pace(config, epoch, 8.11, []).colour == 1
-    config = recipe("source,six_convs,fine_tune")
+    with pytest.raises(
+        ConfigError, match=r"init_from=\? stands for a run to begin with: say --config\.init_from"
+    ):
+        recipe("source,six_convs,fine_tune")
+    values = imagenet.get_config("source,six_convs,fine_tune").to_dict()
+    config = build(values | {"init_from": "elsewhere"})
     assert config.train.epochs == 54
     for epoch, conv1, others, noise in (
         (0, 1e-4, 1e-3, 1),
@@ -102,7 +107,7 @@ def test_pre_training_and_fine_tuning() -> None:
         (42, 0, 1e-5, 0),
         (53.9, 0, 1e-5, 0),
     ):
-        np.testing.assert_allclose(rates(config, epoch), (conv1, others, 2 * conv1, 0.002), rtol=1e-6)
+        np.testing.assert_allclose(rates(config, epoch), (conv1, others, 0.002, 0.002), rtol=1e-6)
         assert make_pace(config, epoch, 54, []).colour == noise
 
 
@@ -132,6 +137,19 @@ def test_polynomial_and_warm_up() -> None:
     schedule = dataclasses.replace(PLATEAU, kind="polynomial", power=2.0, warmup_epochs=2.0)
     for epoch, wanted in ((0, 0), (1, 0.5 * 0.99**2), (2, 0.98**2), (50, 0.25), (100, 0)):
         assert learning_rate(schedule, epoch, 100, []) == pytest.approx(0.01 * wanted)
+
+
+def test_biases_of_their_own_kind_warm_up_too() -> None:
+    biases = dataclasses.replace(PLATEAU.biases, kind="drops", ratio=2.0)
+    schedule = dataclasses.replace(PLATEAU, warmup_epochs=2.0, biases=biases)
+    np.testing.assert_allclose(learning_rates(schedule, 0.5, 90, [])[0], (0.0025, 0.005), rtol=1e-6)
+
+
+def test_rates_of_layers_in_any_order() -> None:
+    own = (("conv1", 9.0, 0.0), ("conv1", 3.0, 1e-4))
+    schedule = dataclasses.replace(PLATEAU, layers=own)
+    found = [learning_rates(schedule, epoch, 90, [])[0, 0] for epoch in (0, 3, 9)]
+    np.testing.assert_allclose(found, (0.01, 1e-4, 0), rtol=1e-6)
 
 
 def test_the_paper_has_one_rate() -> None:

@@ -3,13 +3,25 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
+from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.schedule import Pace
+from alexnet_jax.learning.step import make_train_step, state_shardings
+from alexnet_jax.mesh import make_mesh
 from configs import four_layers, imagenet, variants
-from tests.learning.steps import relative_error, train_double
+from tests.learning.steps import (
+    as_double,
+    first_state,
+    random_batch,
+    random_pixels,
+    relative_error,
+    train_double,
+)
 from tests.network.test_variants import LAYERS
 
 ELSEWHERE = ("paper", "no_dropout")  # what test_step compares, and a simpler program of the same kind
@@ -40,6 +52,33 @@ def test_parity(names: str) -> None:
         alone = train_double(config, (1, 1))
         for shape in shapes:
             assert relative_error(train_double(config, shape), alone) < 1e-10, shape
+
+
+def test_batch_norms_averages() -> None:
+    """A step learns alike whatever they are, and moves all of them a tenth of the way to the same figures."""
+    config = narrow("batch_norm")
+    with jax.enable_x64(True):
+        mesh, looks = make_mesh(2, 2), random_pixels(config)
+        step, fresh = make_train_step(config, mesh), as_double(first_state(config))
+        starts = [
+            dataclasses.replace(fresh, averages=jax.tree.map(lambda x, by=by: x + by, fresh.averages))
+            for by in (0.0, 3.0)
+        ]
+        found, losses = [], []
+        for start in starts:
+            state = jax.device_put(start, state_shardings(config, mesh))
+            state, totals = step(state, Totals.zero(), looks, random_batch(config, mesh), Pace.steady(0.01))
+            found.append(jax.device_get(state))
+            losses.append(totals.means()["loss"])
+    assert losses[0] == losses[1]
+    jax.tree.map(np.testing.assert_array_equal, found[0].params, found[1].params)
+    seen = [
+        jax.tree.map(lambda now, old: 10 * now - 9 * old, end.averages, start.averages)
+        for end, start in zip(found, starts, strict=True)
+    ]
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), *seen)
+    assert set(seen[0]) == {"norm1", "norm2", "norm3", "norm4", "norm5"}
+    assert all(np.all(norm["variance"] > 0) and np.any(norm["mean"]) for norm in seen[0].values())
 
 
 def test_four_layers() -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax.build import build
@@ -59,6 +60,14 @@ def train(workdir: Path, *arguments: str, data_dir: Path, code: int = 0) -> tupl
     """Trains a narrow network on toyshapes."""
     flags = ("--config=configs/quickstart.py", f"--workdir={workdir}", *NARROW, *arguments)
     return run("main", *flags, data_dir=data_dir, code=code)
+
+
+def check_alike(found: Path, wanted: Path, tolerance: float = 1e-6) -> None:
+    """Two runs report the same, but for how their losses are rounded."""
+    ours, theirs = (lines(path) for path in (found, wanted))
+    losses = [[line.pop("loss") for line in run] for run in (ours, theirs)]
+    assert ours == theirs
+    np.testing.assert_allclose(*losses, rtol=tolerance)
 
 
 def lines(workdir: Path, *, but: tuple[str, ...] = ("images_per_second",)) -> list[dict[str, Any]]:

@@ -40,8 +40,9 @@ def test_when_it_speaks(patient: Config, losses: list[float], warned: list[int])
     whole = StallAlarm(patient, [])
     assert [step for step, loss in zip(steps, losses, strict=True) if whole(step, loss)] == warned
     log = [{"split": "train", "step": step, "loss": loss} for step, loss in zip(steps, losses, strict=True)]
+    validated = [{"split": "validation", "step": line["step"], "loss": 1.0} for line in log]
     for half in range(len(log)):
-        resumed = StallAlarm(patient, log[:half])
+        resumed = StallAlarm(patient, [*log[:half], *validated[:half]])  # and validation is not heard
         later = [line["step"] for line in log[half:] if resumed(line["step"], line["loss"])]
         assert later == [step for step in warned if step > 100 * half]
 
@@ -53,7 +54,9 @@ def test_it_can_be_switched_off(narrow: Config) -> None:
 
 def test_it_names_what_the_config_can_be_guilty_of(patient: Config) -> None:
     text = StallAlarm(patient, [])(300, GUESSING)
-    assert "has not left 2.303; guessing among 10 classes has ln(10) = 2.303" in text
+    assert "no better than guessing: it is 2.303, guessing among 10 classes has ln(10) = 2.303" in text
+    first = [alarm.splitlines()[1] for alarm in (text, StallAlarm(patient, [])(300, 57.0))]
+    assert "biases" in first[0] and "the rate is too high" in first[1]
     assert "biases of conv2, conv4, conv5, fc6, fc7 are large: try --config.network.conv2.bias=0.1" in text
     assert "schedule.learning_rate=0.001 instead of 0.01" in text
     assert "are small" not in text  # the narrow network's deviations are above 0.01
@@ -66,4 +69,4 @@ def test_a_run_that_does_not_learn(
     config = narrow_run(quickstart.get_config(), data_dir, 30, **sections)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, log_every=5, stall_steps=10))
     train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 2))
-    assert capsys.readouterr().out.count("warning: for 10 steps the training loss has not left") == 1
+    assert capsys.readouterr().out.count("warning: for 10 steps the training loss was no better") == 1

@@ -1,47 +1,83 @@
 """Weights of an ensemble, on probabilities made by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from alexnet_jax.run.ensemble import figures, fit_weights, mean_of
+from alexnet_jax.build import build
+from alexnet_jax.errors import RefusedError
+from alexnet_jax.run.ensemble import evaluate_together, figures, fit_weights, mean_of
+from alexnet_jax.run.workdir import Workdir
+from configs.imagenet import PAPER
 
 IMAGES, CLASSES = 400, 12
 
 
 def network(rng: np.random.Generator, labels: np.ndarray, skill: float) -> np.ndarray:
-    """Probabilities that lean to the truth by `skill`."""
+    """Log-probabilities that lean to the truth by `skill`."""
     scores = rng.normal(size=(IMAGES, CLASSES)) + skill * (labels[:, None] == np.arange(CLASSES))
-    chances = np.exp(scores)
-    return (chances / chances.sum(axis=1, keepdims=True)).astype(np.float32)
+    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
 
 
 def test_the_mean_and_its_figures() -> None:
-    one, two = np.float32([[0.7, 0.2, 0.1]]), np.float32([[0.1, 0.6, 0.3]])
-    mean = mean_of([one, two], np.array([1.0, 3.0]))
-    np.testing.assert_allclose(mean, [[0.25, 0.5, 0.25]], rtol=1e-6)
+    answers = np.log(np.float32([[[0.7, 0.2, 0.1]], [[0.1, 0.6, 0.3]]]))
+    mean = mean_of(answers, np.array([1.0, 3.0]))
+    np.testing.assert_allclose(np.exp(mean), [[0.25, 0.5, 0.25]], rtol=1e-6)
     found = figures(mean, np.array([2], np.int32))
     assert found["loss"] == pytest.approx(np.log(4))
     assert found["top1_error"] == 1
-    tied = figures(np.float32([[0.4, 0.4, 0.2]]), np.array([0], np.int32))
+    tied = figures(np.log(np.float32([[0.4, 0.4, 0.2]])), np.array([0], np.int32))
     assert tied["top1_error"] == pytest.approx(0.5)  # as often wrong as a draw would be
 
 
-def test_a_chance_of_nothing_is_a_finite_loss() -> None:
-    assert np.isfinite(figures(np.float32([[1.0, 0.0]]), np.array([1], np.int32))["loss"])
+def test_a_network_that_is_very_sure() -> None:
+    """What rounds to a chance of 0 keeps its loss and its rank, alone and beside a network without weight."""
+    answers = np.float32([[[0, *range(-100, -110, -1)]], [[0, *range(-100, -110, -1)]]])
+    labels = np.array([1], np.int32)
+    for found in (answers[0], mean_of(answers, np.ones(2)), mean_of(answers, np.array([1.0, 0.0]))):
+        assert figures(found, labels) == pytest.approx({"loss": 100, "top1_error": 1, "top5_error": 0})
 
 
 def test_fitted_weights() -> None:
     """Two that know much and one that knows the contrary: it is left out, and there are fewer errors."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, IMAGES).astype(np.int32)
-    chances = [network(rng, labels, skill) for skill in (2.0, 1.5, -3.0)]
-    weights = fit_weights(chances, labels)
+    answers = np.stack([network(rng, labels, skill) for skill in (2.0, 1.5, -3.0)])
+    weights = fit_weights(answers, labels)
     assert weights.sum() == pytest.approx(1) and weights[2] < 0.02 < weights[1] < weights[0]
-    even, fitted = (figures(mean_of(chances, w), labels) for w in (np.ones(3), weights))
+    even, fitted = (figures(mean_of(answers, w), labels) for w in (np.ones(3), weights))
     assert fitted["top5_error"] < even["top5_error"]
+
+
+def test_errors_come_before_loss() -> None:
+    """Of two pictures one is sixth for both together; more of the first network mends that, at some loss."""
+    first, second = np.full((2, 12), 1e-6), np.array([[0.15] * 5 + [0.2 / 6] * 6 + [0.05], [0.1 / 11] * 12])
+    first[:, 0], first[:, 11] = (0.91, 0.999), (0.09, 1e-3)
+    second[1, 11] = 0.9
+    answers, labels = np.log(np.float32([first, second])), np.array([11, 11], np.int32)
+    even, fitted = (figures(mean_of(answers, w), labels) for w in (np.ones(2), fit_weights(answers, labels)))
+    assert (even["top5_error"], fitted["top5_error"]) == (0.5, 0)
+    assert fitted["loss"] > even["loss"]
+
+
+def test_members_that_saw_other_pictures() -> None:
+    """Two of whatever kind, whose labels differ."""
+
+    @dataclasses.dataclass
+    class One:
+        labels: list[int]
+        workdir = Workdir("runs/one")
+        config = build(PAPER)
+
+        def predict(self) -> tuple[int, np.ndarray, np.ndarray]:
+            return 1, np.zeros((2, 1000), np.float32), np.array(self.labels)
+
+    with pytest.raises(RefusedError, match="was evaluated on other pictures than"):
+        evaluate_together([One([1, 2]), One([2, 1])], fitted=False)
 
 
 def test_even_weights_stay_where_nothing_is_better() -> None:
     labels = np.zeros(8, np.int32)
-    same = np.full((8, 2), 0.5, np.float32)
-    np.testing.assert_allclose(fit_weights([same, same], labels), [0.5, 0.5])
+    same = np.full((2, 8, 2), np.log(0.5), np.float32)
+    np.testing.assert_allclose(fit_weights(same, labels), [0.5, 0.5])

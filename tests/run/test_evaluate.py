@@ -60,7 +60,7 @@ def test_several_as_one(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
     members = [Member(Workdir(str(path)), other, make_mesh(1, 1), None) for path in (workdir, tmp_path)]
     members[0] = dataclasses.replace(members[0], config=members[0].workdir.read_config())
     (_, one, labels), (_, two, _) = (member.predict() for member in members)
-    mean = (np.float64(one) + two) / 2
+    mean = (np.exp(np.float64(one)) + np.exp(np.float64(two))) / 2
     truth = mean[np.arange(1000), labels]
     assert found["loss"] == pytest.approx(-np.log(truth).mean(), rel=1e-5)
     assert found["top1_error"] == pytest.approx(np.mean((mean > truth[:, None]).any(axis=1)), abs=1e-6)
@@ -86,7 +86,7 @@ def test_runs_that_know_other_classes(workdir: Path) -> None:
 def test_a_step_that_is_not_there(workdir: Path) -> None:
     checkpoints = Checkpoints(Workdir(str(workdir)).checkpoints)
     assert checkpoints.choose(None) == checkpoints.choose(30) == 30
-    with pytest.raises(RefusedError, match=f"{workdir} has no checkpoint of step 7; there are 30"):
+    with pytest.raises(RefusedError, match=f"{workdir} has no checkpoint of step 7; it has 30"):
         checkpoints.choose(7)
 
 

@@ -1,5 +1,6 @@
 """Figure 1: from an archive in CIFAR-10's format to the picture, and from made-up training errors."""
 
+import itertools
 import json
 import shutil
 import tarfile
@@ -84,7 +85,7 @@ def test_from_the_archive_to_the_figure(home: Path) -> None:
     relu, tanh, verdict, last = out.splitlines()
     assert relu.startswith("ReLU   25 % training error not reached in 6 steps (2.0 epochs), the least is ")
     assert tanh.startswith("tanh   25 % training error not reached in 6 steps (2.0 epochs), the least is ")
-    assert verdict.startswith("ReLU has not come to 25 % training error in 6 steps") and not err
+    assert verdict.startswith("Neither has come to 25 % training error in 6 steps") and not err
     picture = home / "relu" / "figures" / "figure1.png"
     assert json.loads(last) == {
         "figure": str(picture),
@@ -145,6 +146,37 @@ def test_the_steps_to_a_quarter(
     assert axes.get_title("left") == verdict
 
 
+@pytest.mark.parametrize(
+    ("relu", "tanh"),
+    [
+        (RELU, TANH),
+        (RELU, TANH[:12]),  # which never gets there, and has the longest title
+        (RELU, RELU[:5]),  # both at the same step
+        ((*RELU, 0.05), (0.9, 0.7, 0.5, 0.24)),
+        (RELU, (0.9, 0.8)),
+        (TANH[:12], TANH[1:13]),  # neither gets there, and both end close to each other
+        (TANH[1:13], TANH[:12]),
+    ],
+)
+def test_all_of_it_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relu: Sequence[float], tanh: Sequence[float]
+) -> None:
+    """No words beyond the edges or on each other; no point outside the axes."""
+    runs = made_up(tmp_path / "relu", "relu", relu), made_up(tmp_path / "tanh", "tanh", tanh)
+    _, figure = drawn(monkeypatch, *runs)
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    boxes = [text.get_window_extent() for text in (*axes.texts, axes._left_title)]
+    width, height = figure.canvas.get_width_height()
+    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= width and b.y1 <= height for b in boxes)
+    # Lines of one name may touch, as their boxes have room for tails.
+    assert not any(a.shrunk(0.9, 0.7).overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    for line in axes.lines[:2]:
+        x, y = line.get_xydata().T
+        assert x.min() >= 0 and x.max() <= axes.get_xlim()[1]
+        assert y.min() >= 0 and y.max() <= axes.get_ylim()[1]
+
+
 def test_epochs_where_the_data_are(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = made_up(tmp_path / "relu", "relu", RELU), made_up(tmp_path / "tanh", "tanh", TANH)
     runs[0].adopt(recipe("relu", home))
@@ -157,6 +189,12 @@ def test_tanh_that_never_gets_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = made_up(tmp_path / "relu", "relu", RELU), made_up(tmp_path / "tanh", "tanh", TANH[:12])
+    short = made_up(tmp_path / "short", "tanh", TANH[:2])
+    figure1(runs[0], short, tmp_path / "figure.png")
+    words = (
+        "ReLU comes to 25 % training error after 40 steps, and tanh has made only 20: there is no ratio yet"
+    )
+    assert words in capsys.readouterr().out
     found, _ = drawn(monkeypatch, *runs)
     assert (found["tanh_steps"], found["ratio"]) == (None, None)
     out = capsys.readouterr().out
@@ -168,6 +206,7 @@ def test_runs_that_make_no_figure(tmp_path: Path) -> None:
     relu, tanh = made_up(tmp_path / "relu", "relu", RELU), made_up(tmp_path / "tanh", "tanh", TANH)
     empty = made_up(tmp_path / "empty", "tanh", ())
     batch = made_up(tmp_path / "batch", "tanh", TANH, batch_size=30)
+    rarely = made_up(tmp_path / "rarely", "tanh", TANH, log_every=500)
     for theirs, words in (
         (Workdir(str(tmp_path / "nowhere")), f"{tmp_path / 'nowhere'} holds no run: there is no config.json"),
         (empty, f"{empty.path} has no training figures: its run has not come to train.log_every=2 steps"),
@@ -176,14 +215,21 @@ def test_runs_that_make_no_figure(tmp_path: Path) -> None:
             batch,
             f"has train.batch_size=20 and {batch.path} train.batch_size=30: their steps cannot be compared",
         ),
+        (rarely, f"has train.log_every=2 and {rarely.path} train.log_every=500: their steps"),
     ):
         with pytest.raises(RefusedError, match=words):
             figure1(relu, theirs, tmp_path / "figure.png")
     values = json.loads(tanh.config_path.read_text())
-    values["data"]["name"] = "cifar100"
-    tanh.config_path.write_text(json.dumps(values))
-    with pytest.raises(RefusedError, match=r"has data\.name=cifar10 and .* data\.name=cifar100: their steps"):
-        figure1(relu, tanh, tmp_path / "figure.png")
+    for section, field, old, new in (
+        ("data", "name", "cifar10", "cifar100"),
+        ("data", "size", 32, 40),
+        ("network", "dropout", 0.0, 0.5),
+        ("augment", "flip", False, True),
+    ):
+        tanh.config_path.write_text(json.dumps(values | {section: values[section] | {field: new}}))
+        words = rf"has {section}\.{field}={old} and .* {section}\.{field}={new}: their steps"
+        with pytest.raises(RefusedError, match=words):
+            figure1(relu, tanh, tmp_path / "figure.png")
     assert not (tmp_path / "figure.png").exists()
 
 

@@ -24,6 +24,7 @@ FLAGS = [
     (["--config.train.batch_size=ten"], "config.train.batch_size=ten"),
     (["--config.mesh.data=4", "--config.mesh.cpu_devices=8", "--config.train.batch_size=30"], "28 or 32"),
     (["--config.mesh.data=4"], "needs 4 devices, there are 2 .*mesh.cpu_devices=4"),
+    (["--config.data.name=toyshapes21"], "network.classes=10, but toyshapes21 has 21 classes"),
     (["--config.mesh.tower=3"], "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
     (["--config.network.image_size=10"], "network.image_size=10 is too small"),
     (["extra"], "unexpected argument 'extra'"),
@@ -55,6 +56,7 @@ def test_flags(arguments: list[str], message: str, tmp_path: Path) -> None:
             "no variant 'sauce'; the nearest name is source",
         ),
         (["--workdir=x"], "--config is missing"),
+        ([f"{QUICK}:fine_tune", "--workdir=x"], "stands for a run to begin with: say --config.init_from"),
         ([QUICK], "--workdir is missing; try --workdir=runs/quickstart"),
     ],
 )

@@ -65,17 +65,18 @@ def test_an_ancestor_that_does_not_fit(ancestor: tuple[Path, State], data_dir: P
     values = dataclasses.asdict(six_convs(data_dir, 0, 10, str(path)))
     for section, field, value, words in (
         ("conv2", "width", 32, "network.conv2.width=16, this config says 32"),
-        ("lrn", "after_activation", ("conv1",), r"network.lrn.after_activation=\(\), this config says"),
+        ("batch_norm", "after", ("conv1",), r"network.batch_norm.after=\('conv1', .*, this config says"),
+        ("batch_norm", "after", (), r"network.batch_norm.after=\('conv1', .*, this config says \(\)"),
     ):
         other = values | {
             "network": values["network"] | {section: values["network"][section] | {field: value}}
         }
         with pytest.raises(ConfigError, match=f"is a run with {words}"):
             check_ancestor(build(other))
-    other = values | {
-        "network": values["network"] | {"dropout": 0.1, "fc6": values["network"]["fc6"] | {"bias": 0.0}}
-    }
-    check_ancestor(build(other))  # what it begins with does not matter
+    free = {"dropout": 0.1, "fc6": {"bias": 0.0}, "map_norm": {"alpha": 1.0}, "batch_norm": {"decay": 0.5}}
+    network = values["network"]
+    changed = {name: network[name] | new if isinstance(new, dict) else new for name, new in free.items()}
+    check_ancestor(build(values | {"network": network | changed}))  # nothing that the trunk computes
     with pytest.raises(RefusedError, match="holds no run"):
         check_ancestor(build(values | {"init_from": str(tmp_path)}))
     Workdir(str(tmp_path)).adopt(build(values))

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.errors import (
-    BUG,
     CONFIG,
     DIVERGED,
     PREEMPTED,
@@ -76,6 +75,9 @@ def test_stopped_and_shared_out(data_dir: Path, tmp_path: Path) -> None:
     before = [(path / "log.txt").read_text() for path in (tanh, paper)]
     out, _ = run("sweep", *flags, data_dir=data_dir)
     assert "here   2 of them, 2 done before" in out and "started" not in out
+    table = out[out.index("variant") :]
+    out, _ = run("sweep", *flags, "--table", data_dir=data_dir)
+    assert "done before" not in out and out.strip() in table
     assert before == [(path / "log.txt").read_text() for path in (tanh, paper)]
     assert "paper    0 of 1, 1 diverged" in out
     assert "| paper | 0 of 1, 1 diverged |" in (root / "table.md").read_text()
@@ -87,6 +89,7 @@ def test_stopped_and_shared_out(data_dir: Path, tmp_path: Path) -> None:
         (["--variants=paper no_lnr"], "there is no variant 'no_lnr'; the nearest name is no_lrn"),
         (["--variants=paper half", "--config.mesh.tower=2"], "variant half: mesh.tower=2 does not divide"),
         (["--variants=paper", "--config.seed=3", "--table"], "--config.seed is another one in every run"),
+        (["--variants=paper", "--seeds=1,2,1"], "--seeds names 1 twice"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -109,9 +112,25 @@ def test_deal(jobs: list[Job], tmp_path: Path) -> None:
         *("paper, seed 5", "half, seed 5", "source,no_lrn, seed 5", "paper, seed 7")
     ]
     assert jobs[5].flags == (f"{QUICK}:source,no_lrn", "--config.seed=7")
-    assert jobs[5].workdir.path == tmp_path / "source,no_lrn" / "seed-7"
+    assert jobs[5].workdir.path == tmp_path / "source+no_lrn" / "seed-7"  # commas part runs for `evaluate`
     assert (jobs[4].config.seed, jobs[4].config.network.towers) == (7, 1)
     assert len({job.workdir.path for job in jobs}) == 6
+
+
+def test_jobs_that_cannot_be(tmp_path: Path) -> None:
+    """Two of the same, and one whose ancestor does not fit, are refused before any begins."""
+    root = Workdir(str(tmp_path / "sweep"))
+    same = {name: (f"{QUICK}:{name}",) for name in ("source", "source,hand_145")}
+    with pytest.raises(
+        ConfigError, match="variants source and source,hand_145 are the same with this config"
+    ):
+        deal(same, [0], root)
+    begun = f"--config.init_from={tmp_path}"
+    jobs = deal({"paper": (f"{QUICK}:paper", begun), "half": (f"{QUICK}:half", begun)}, [0], root)
+    Workdir(str(tmp_path)).adopt(jobs[0].config)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"is a run with network\.towers=2, this config says 1"):
+        refuse(jobs)
 
 
 def finish(job: Job) -> None:
@@ -178,7 +197,7 @@ def test_what_failed_is_tried_again(
     """The others go on; what diverged has an outcome, and is not repeated."""
     ends += [
         (0, ""),
-        (BUG, "ValueError: so"),
+        (REFUSED, "ValueError: so"),
         (DIVERGED, "too fast"),
         (-9, "ended by SIGKILL"),
         (0, ""),
@@ -198,7 +217,6 @@ def test_what_failed_is_tried_again(
     ("code", "error", "message"),
     [
         (CONFIG, ConfigError, "half, seed 5: so it is"),
-        (REFUSED, RefusedError, "half, seed 5: so it is"),
         (PREEMPTED, Interrupted, "stopped, 1 of 6 runs are done"),
     ],
 )
@@ -228,17 +246,18 @@ def test_what_a_run_prints(jobs: list[Job], printing: Path, capsys: pytest.Captu
     refuse(jobs)
     write_script(printing, "echo $1 $2 $4", "echo 'error: too late' >&2", "echo", "exit 4")
     for _ in range(2):
-        with pytest.raises(RefusedError, match=r"^paper, seed 5: too late$"):
-            run_all(jobs)
+        assert run_all(jobs[:1]) == 1
+        assert "FAILED, too late" in capsys.readouterr().out
     text = (jobs[0].workdir.path / "log.txt").read_text()
     flags = f"{QUICK}:paper --config.seed=5 --workdir={jobs[0].workdir.path}"
     assert text == 2 * (
         f"$ {printing} -m alexnet_jax.main {flags}\n-m alexnet_jax.main --config.seed=5\nerror: too late\n\n"
     )
-    capsys.readouterr()
-    write_script(printing, "echo half-way", "kill -9 $$")
-    assert run_all(jobs[:1]) == 1
-    assert "FAILED, ended by SIGKILL after: half-way" in capsys.readouterr().out
+    for number, name in ((9, "Killed"), (37, "Real-time signal")):
+        write_script(printing, "echo half-way", f"kill -{number} $$")
+        assert run_all(jobs[:1]) == 1
+        words = capsys.readouterr().out
+        assert f"FAILED, ended by {name}" in words and f"(signal {number}) after: half-way" in words
     write_script(printing)
     assert run_all(jobs[:1]) == 1
     assert "FAILED, it printed nothing" in capsys.readouterr().out

@@ -1,0 +1,147 @@
+"""Real processes on JAX's distributed runtime, started as users start them: the same figures, one end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax.errors import PREEMPTED, REFUSED
+from tests.run.commands import NARROW, ROOT, check_alike, lines, run
+
+QUICK = "--config=configs/quickstart.py"
+SHORT = (QUICK, *NARROW, "--config.train.steps=8", "--config.train.log_every=1")
+
+
+def start(processes: int, *flags: str, data_dir: Path) -> subprocess.Popen:
+    """launch/processes.py N FLAGS"""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "launch" / "processes.py"), str(processes), *flags],
+        env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def together(processes: int, *flags: str, data_dir: Path, code: int = 0) -> str:
+    started = start(processes, *flags, data_dir=data_dir)
+    try:
+        out, _ = started.communicate(timeout=400)
+    finally:
+        started.kill()
+    assert started.returncode == code, out
+    return out
+
+
+def mesh(data: int, tower: int, devices: int) -> tuple[str, ...]:
+    sizes = {"data": data, "tower": tower, "cpu_devices": devices}
+    return tuple(f"--config.mesh.{name}={size}" for name, size in sizes.items())
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def four(home: Path, data_dir: Path) -> Path:
+    """Four processes with two devices each: 4 x 2."""
+    out = together(4, *SHORT, *mesh(0, 0, 2), f"--workdir={home / 'four'}", data_dir=data_dir)
+    assert "[0] hosts  4 processes, process 0 at localhost:" in out
+    assert all(line.startswith("[0]") for line in out.splitlines() if "train" in line or "conv1" in line)
+    assert "[0] chosen 4 x 2 (data x tower): the widest tower axis" in out
+    return home / "four"
+
+
+def test_a_pair_in_two_processes(home: Path, data_dir: Path) -> None:
+    """As in one."""
+    apart, alone = home / "apart", home / "alone"
+    together(2, *SHORT, *mesh(1, 2, 1), f"--workdir={apart}", data_dir=data_dir)
+    run("main", *SHORT, *mesh(1, 2, 2), f"--workdir={alone}", data_dir=data_dir)
+    check_alike(apart, alone)
+    assert [line["split"] for line in lines(apart)] == ["train"] * 8 + ["validation", "final"]
+
+
+def test_four_processes(four: Path, home: Path, data_dir: Path) -> None:
+    """As on one device: sums over rows are rounded in another order."""
+    run("main", *SHORT, *mesh(1, 1, 1), f"--workdir={home / 'one'}", data_dir=data_dir)
+    check_alike(four, home / "one", 1e-5)
+    assert sum("tfevents" in path.name for path in four.iterdir()) == 1
+
+
+@pytest.mark.parametrize("shape", ["1x1", "1x2", "4x2"])
+def test_what_four_have_saved(shape: str, four: Path, data_dir: Path) -> None:
+    """Is restored on one, two and eight devices of one process."""
+    out, _ = run("evaluate", f"--workdir={four}", f"--mesh={shape}", data_dir=data_dir)
+    found, logged = json.loads(out), lines(four)[-1]
+    assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
+    assert found["top1_error"] == pytest.approx(logged["top1_error"], abs=1e-3)
+
+
+def test_one_is_told_to_stop(home: Path, data_dir: Path) -> None:
+    """All stop and save at the same step; started again they end where one process ends."""
+    flags = [*SHORT, "--config.train.steps=60", *mesh(2, 2, 2)]
+    workdir = home / "stopped"
+    started = start(2, *flags, f"--workdir={workdir}", data_dir=data_dir)
+    log, deadline = workdir / "metrics.jsonl", time.monotonic() + 300
+    while started.poll() is None and time.monotonic() < deadline and not (log.exists() and log.read_text()):
+        time.sleep(0.05)
+    listed = subprocess.run(["pgrep", "-P", str(started.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(listed.stdout.split()[-1]), signal.SIGTERM)  # one of the two
+    out, _ = started.communicate(timeout=300)
+    assert started.returncode == PREEMPTED, out
+    steps = {line.split("step ")[1] for line in out.splitlines() if "stopped and saved" in line}
+    assert len(steps) == 1
+    out = together(2, *flags, f"--workdir={workdir}", data_dir=data_dir)
+    assert "resuming at step" in out
+    run(
+        "main",
+        *flags[:-1],
+        "--config.mesh.cpu_devices=4",
+        f"--workdir={home / 'straight'}",
+        data_dir=data_dir,
+    )
+    check_alike(workdir, home / "straight")
+
+
+def test_hosts_that_differ(home: Path, data_dir: Path) -> None:
+    """Each with its own idea of the batch: both refuse, in the same line."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"--coordinator_address=localhost:{free.getsockname()[1]}"
+    flags = (*SHORT, *mesh(2, 2, 2), f"--workdir={home / 'differ'}", address, "--num_processes=2")
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "alexnet_jax.main",
+                *flags,
+                f"--process_id={i}",
+                f"--config.train.epochs={i + 1}",
+            ],
+            cwd=ROOT,
+            env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    said = {process.communicate(timeout=200)[1] for process in started}
+    assert [process.returncode for process in started] == [REFUSED, REFUSED]
+    [line] = said
+    assert line.startswith("error: process 1 on ")
+    assert line.endswith(": its config has train.epochs=2.0, not 1.0\n")
+
+
+def test_a_mesh_that_leaves_one_without_work(home: Path, data_dir: Path) -> None:
+    flags = (*SHORT, *mesh(1, 2, 2), f"--workdir={home / 'idle'}")
+    out = together(2, *flags, data_dir=data_dir, code=REFUSED)
+    words = "mesh 1 x 2 (data x tower) leaves process 1 without work: the processes have 2, 2 devices"
+    assert all(f"[{i}] error: {words}" in out for i in range(2)), out
