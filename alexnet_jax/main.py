@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.run import processes
 from alexnet_jax.run.ancestor import check_ancestor
@@ -17,22 +18,23 @@ CLUSTER = define_cluster_flags()
 
 def main() -> None:
     """Refuses what cannot work, then trains."""
-    config, path = processes.read_config(CONFIG), processes.require(WORKDIR, "runs/quickstart")
     cluster, why = decide(CLUSTER.wish())
-    workdir = Workdir(path, cluster.process if cluster else 0)
+    workdir = Workdir(processes.require(WORKDIR, "runs/quickstart"), cluster.process if cluster else 0)
 
-    def checks() -> None:
+    def checks() -> Config:
+        config = processes.read_config(CONFIG)
         refuse_early(config.data, config.network.classes)
         workdir.check(config)
         if not workdir.begun:
             check_ancestor(config)
+        return config
 
     if workdir.writes:
         print(f"hosts  {why}", flush=True)
-    preflight(cluster, config, workdir, checks, CLUSTER.join_timeout.value)
+    config, hosts = preflight(cluster, workdir, checks, CLUSTER.join_timeout.value)
     if cluster is not None:
         cluster.join()
-    mesh, why = open_run_mesh(config)
+    mesh, why = open_run_mesh(config, hosts)
     if workdir.writes and why:
         print(f"chosen {why}", flush=True)
     # TensorFlow takes seconds to import: not before what can be refused without it.

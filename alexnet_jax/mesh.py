@@ -28,9 +28,10 @@ def open_mesh(config: Config) -> Mesh:
     devices = jax.devices()
     data, tower = widest(config, len(devices))
     if data * tower > len(devices):
+        each = -(-data * tower // jax.process_count())
         raise ConfigError(
             f"mesh {data} x {tower} (data x tower) needs {data * tower} devices, there are {len(devices)} "
-            f"({devices[0].platform}); simulate them with mesh.cpu_devices={data * tower}"
+            f"({devices[0].platform}); simulate them with mesh.cpu_devices={each}"
         )
     return make_mesh(data, tower)
 

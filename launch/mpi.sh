@@ -17,7 +17,9 @@ shift
 
 # Open MPI 5 no longer says where its launcher is.
 address=${JAX_COORDINATOR_ADDRESS:-$(hostname):${JAX_COORDINATOR_PORT:-61440}}
-run=(mpirun "${mpi[@]}" -x "JAX_COORDINATOR_ADDRESS=$address"
+# Ranks may use all cores that their host gives them, and have time to save when mpirun is told to stop.
+export OMPI_MCA_odls_base_sigkill_timeout=300 PRTE_MCA_odls_base_sigkill_timeout=300
+run=(mpirun --bind-to none "${mpi[@]}" -x "JAX_COORDINATOR_ADDRESS=$address" ${ALEXNET_DATA_DIR:+-x ALEXNET_DATA_DIR}
   "${PYTHON:-.venv/bin/python}" -m alexnet_jax.main "$@")
 
 if [[ $show == yes ]]; then echo "${run[*]@Q}"; exit; fi

@@ -40,8 +40,9 @@ case $verb in
     ;;
   run)
     [[ $# -gt 0 ]] || usage
-    on all "cd alexnet_jax && nohup setsid launch/again.sh .venv/bin/python -m alexnet_jax.main ${*@Q} \
-      >> alexnet.log 2>&1 < /dev/null &"
+    # In braces: the shell left behind for "cd" would keep the connection open.
+    on all "cd alexnet_jax && { nohup setsid launch/again.sh .venv/bin/python -m alexnet_jax.main ${*@Q} \
+      >> alexnet.log 2>&1 < /dev/null & }"
     ;;
   logs) on 0 'tail --lines=100 --follow alexnet_jax/alexnet.log' ;;
   status)

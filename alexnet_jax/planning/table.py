@@ -125,9 +125,9 @@ def _meshes(plan: Plan, devices: int, batch: int) -> list[Estimate]:
 
 
 def _group(plan: Plan, devices: int) -> int:
-    """Of so many devices, those with fast links to each other: a host, or a slice, as large as any."""
-    largest = plan.topology.each if plan.chip.name == CPU else plan.chip.joined
-    return min(devices, largest)
+    """Of so many devices, those with fast links to each other: one of several hosts, or the largest slice."""
+    alike = plan.chip.name == CPU or (plan.chip.platform != "tpu" and plan.topology.hosts > 1)
+    return min(devices, plan.topology.each if alike else plan.chip.joined)
 
 
 def _rows(table: Iterable[list[Estimate]]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -36,6 +38,9 @@ class Cluster:
 
     def join(self) -> None:
         """Makes one JAX of all processes; before the first use of any device."""
+        # gRPC, by which JAX's processes talk, would take a proxy's way to the others.
+        direct = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy", "")  # noqa: SIM112
+        os.environ["no_grpc_proxy"] = ",".join(filter(None, [direct, _host(self.address)]))  # noqa: SIM112
         jax.distributed.initialize(
             self.address,
             self.processes,
@@ -119,10 +124,11 @@ def decide(wish: Wish, environment: Mapping[str, str] = os.environ) -> tuple[Clu
     found = _from_flags(wish, environment) if wish.explicit else _from_environment(wish, environment)
     if found is not None and found.processes > 1:
         return found, str(found)
-    if wish.distributed == "on" and found is None:
+    if wish.distributed == "on":
+        says = f"{found.source} counts one process" if found else "nothing says how many processes there are"
         raise ConfigError(
-            "--distributed=on, but nothing says how many processes there are: give --coordinator_address="
-            "HOST:PORT, --num_processes and --process_id, or start with a file of launch/"
+            f"--distributed=on, but {says}: give --coordinator_address=HOST:PORT, --num_processes and "
+            "--process_id, or start with a file of launch/"
         )
     if found is None and wish.address:
         raise ConfigError(
@@ -147,7 +153,7 @@ def _from_environment(wish: Wish, environment: Mapping[str, str]) -> Cluster | N
     for look in (_variables, _open_mpi, _slurm, _tpu):
         try:
             found = look(environment, wish.address or environment.get("JAX_COORDINATOR_ADDRESS"))
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
             name = look.__name__.strip("_").replace("_", " ")
             raise RefusedError(
                 f"the environment speaks of {name} but cannot be understood ({error!r}): say "
@@ -177,10 +183,16 @@ def _variables(environment: Mapping[str, str], address: str | None) -> Cluster |
     """JAX_NUM_PROCESSES, and JAX_PROCESS_ID or the number that Kubernetes gives to each pod of a job."""
     if "JAX_NUM_PROCESSES" not in environment:
         return None
+    processes = environment["JAX_NUM_PROCESSES"]
+    if processes == "1":
+        return Cluster("localhost:0", 1, 0, None, "JAX_NUM_PROCESSES")
     name = "JAX_PROCESS_ID" if "JAX_PROCESS_ID" in environment else "JOB_COMPLETION_INDEX"
+    if name not in environment or address is None:
+        missing = "JAX_COORDINATOR_ADDRESS" if address is None else "JAX_PROCESS_ID"
+        raise ConfigError(f"JAX_NUM_PROCESSES={processes} needs {missing} beside it")
     return Cluster(
-        address or environment["JAX_COORDINATOR_ADDRESS"],
-        int(environment["JAX_NUM_PROCESSES"]),
+        address,
+        int(processes),
         int(environment[name]),
         None,
         f"JAX_NUM_PROCESSES and {name}",
@@ -255,11 +267,12 @@ def _tpu(environment: Mapping[str, str], address: str | None) -> Cluster | None:
         worker, source = int(answers[1]), "the TPU VM's metadata"
     else:
         return None
+    known = environment if names else _tpu_variables(environment)
     slices, part = (
-        int(environment.get(f"MEGASCALE_{name}", n)) for name, n in (("NUM_SLICES", 1), ("SLICE_ID", 0))
+        int(known.get(f"MEGASCALE_{name}", n)) for name, n in (("NUM_SLICES", 1), ("SLICE_ID", 0))
     )
     if address is None:
-        host = environment.get("MEGASCALE_COORDINATOR_ADDRESS", hosts[0]).split(":")[0]
+        host = known.get("MEGASCALE_COORDINATOR_ADDRESS", hosts[0]).split(":")[0]
         address = f"{host}:{environment.get('JAX_COORDINATOR_PORT', TPU_PORT)}"
     return Cluster(address, len(hosts) * slices, worker + part * len(hosts), None, source)
 
@@ -268,13 +281,33 @@ def _on_tpu_vm() -> bool:
     return any(Path("/dev").glob("accel[0-9]*")) or Path("/dev/vfio/0").exists()
 
 
+def _tpu_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment, and what the metadata server's lines NAME: 'value' say besides: of several slices."""
+    lines = re.findall(
+        r"^\s*(\w+)\s*:\s*'?(.*?)'?\s*$", _metadata(environment, "tpu-env") or "", re.MULTILINE
+    )
+    return dict(lines) | dict(environment)
+
+
+def _host(address: str) -> str:
+    return address.rsplit(":", 1)[0].strip("[]")
+
+
 def _metadata(environment: Mapping[str, str], key: str) -> str | None:
-    """What Google's metadata server says of this machine."""
+    """What Google's metadata server says of this machine; None where there is no such server."""
     server = environment.get("GCE_METADATA_IP", "metadata.google.internal")
     url = f"http://{server}/computeMetadata/v1/instance/attributes/{key}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return answer.read().decode()
-    except (urllib.error.URLError, OSError):
-        return None
+    for pause in (1, 2, None):  # it may be busy when all start at once
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+        except OSError as error:
+            if isinstance(error.__cause__ or getattr(error, "reason", None), socket.gaierror):
+                return None  # not on Google Cloud
+        if pause:
+            time.sleep(pause)
+    return None

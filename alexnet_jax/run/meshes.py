@@ -12,12 +12,13 @@ from alexnet_jax.planning.chips import chip_of
 from alexnet_jax.planning.cost import choose_mesh
 
 
-def open_run_mesh(config: Config) -> tuple[Mesh, str]:
+def open_run_mesh(config: Config, hosts: int) -> tuple[Mesh, str]:
     """The mesh of a config, and why it is that where it was chosen: fields that are 0, by a step's cost."""
     check_towers(config)
     if config.mesh.cpu_devices:
         simulate_cpu_devices(config.mesh.cpu_devices)
-    devices, hosts = jax.devices(), jax.process_count()
+    devices = jax.devices()
+    check_devices([device.process_index for device in devices])
     (data, tower), why = (config.mesh.data, config.mesh.tower), ""
     if not (data and tower):
         each, chip = len(devices) // hosts, chip_of(devices[0].device_kind)
@@ -29,6 +30,17 @@ def open_run_mesh(config: Config) -> tuple[Mesh, str]:
     check_batch(mesh, "train.batch_size", config.train.batch_size)
     check_batch(mesh, "evaluation.batch_size", config.evaluation.batch_size)
     return mesh, why
+
+
+def check_devices(owners: list[int]) -> None:
+    """Every process has as many devices as the others."""
+    counts = [owners.count(process) for process in range(jax.process_count())]
+    odd = next((process for process, count in enumerate(counts) if count != counts[0]), None)
+    if odd is not None:
+        raise RefusedError(
+            f"process {odd} has {counts[odd]} devices, process 0 has {counts[0]}: all must have as many, "
+            "which CUDA_VISIBLE_DEVICES or --local_device_ids can see to"
+        )
 
 
 def check_hosts(mesh: Mesh) -> None:

@@ -17,34 +17,45 @@ from alexnet_jax.run.rollcall import Facts, roll_call
 from alexnet_jax.run.workdir import Workdir, among, differences
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+PACKAGES += ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-nccl-cu12", "nvidia-nccl-cu13")
 # Where each host may have its own.
 OWN = ("data.dir", "data.threads", "data.keep_mib")
 
 
 def preflight(
-    cluster: Cluster | None, config: Config, workdir: Workdir, checks: Callable[[], None], seconds: int
-) -> None:
-    """Runs this process's own `checks`; several processes then compare what they are about to do."""
+    cluster: Cluster | None, workdir: Workdir, checks: Callable[[], Config], seconds: int
+) -> tuple[Config, int]:
+    """The config that this process's own `checks` give, and the number of hosts.
+
+    Several processes compare what they are about to do, and hear of each other's problems.
+    """
     if cluster is None:
-        checks()
-        return
-    problem = None
+        return checks(), 1
+    config, problem, facts = None, None, {}
     try:
-        checks()
+        config = checks()
         facts = _facts(config)
     except UserError as error:
-        problem, facts = str(error), {}
-    roll_call(cluster, workdir.path, facts, problem, _compare, seconds)
+        problem = str(error)
+    return config, roll_call(cluster, workdir.path, facts, problem, _compare, seconds)
 
 
 def _facts(config: Config) -> Facts:
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions = {name: _version(name) for name in PACKAGES}
     return {
         "config": dataclasses.asdict(config),
         "versions": {"python": ".".join(platform.python_version_tuple()[:2]), **versions},
         "code": _code(),
+        "gpu": not config.mesh.cpu_devices and any(Path("/dev").glob("nvidia[0-9]*")),
         "data": _digest(config),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _digest(config: Config) -> str:
@@ -60,6 +71,8 @@ def _compare(ours: Facts, theirs: Facts) -> str | None:
     # Other code may have other fields: it comes first.
     for name, one, other in differences(ours["versions"], theirs["versions"]):
         return f"it has {name} {other}, not {one}"
+    if ours["gpu"] != theirs["gpu"]:
+        return f"it has {'a' if theirs['gpu'] else 'no'} GPU"
     if ours["code"] != theirs["code"]:
         return f"its files of alexnet_jax are others (digest {theirs['code']}, not {ours['code']})"
     for name, one, other in differences(ours["config"], theirs["config"]):

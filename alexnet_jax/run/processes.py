@@ -113,6 +113,8 @@ def run(main: Callable[..., None], words: int = 0) -> None:
 
     try:
         signal.signal(signal.SIGINT, leave)  # until what can be saved has its own way
+        if os.getpid() == 1:  # of a container: the kernel keeps from it what it has no handler for
+            signal.signal(signal.SIGTERM, leave)
         logging.set_verbosity(logging.ERROR)
         app.run(lambda arguments: _guarded(checked, arguments), flags_parser=_parse)
     except KeyboardInterrupt:

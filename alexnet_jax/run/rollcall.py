@@ -8,6 +8,7 @@ Lines of JSON over TCP, on the port that JAX's own service takes afterwards.
 import contextlib
 import json
 import os
+import resource
 import secrets
 import select
 import socket
@@ -25,7 +26,7 @@ LONGEST = 1 << 20  # bytes of a line
 PAUSE = 0.5  # seconds between two attempts
 SILENCE = 10  # seconds after which a wait is spoken of, and again
 SEEING = 10  # seconds that a shared folder may take to show a new file
-LATE = 10  # seconds for which those still to come are waited for when all will be refused
+LATE = 20  # seconds for which those still to come are waited for when all will be refused
 
 Facts = dict[str, Any]
 Compare = Callable[[Facts, Facts], str | None]  # what differs between two processes, in words
@@ -78,8 +79,9 @@ class Line:
     @property
     def gone(self) -> bool:
         """Whether the other one has left; it has nothing to say now."""
-        readable, _, _ = select.select([self._connection], [], [], 0)
-        return bool(readable)
+        readable = select.poll()  # which knows files of any number
+        readable.register(self._connection, select.POLLIN)
+        return bool(readable.poll(0))
 
     def close(self) -> None:
         """Waits for the other one to close first: the port is free again at once."""
@@ -114,21 +116,20 @@ class Patience:
 
 def roll_call(
     cluster: Cluster, folder: Path, facts: Facts, problem: str | None, compare: Compare, seconds: int
-) -> None:
-    """Returns in all processes once all are there, agree, and see `folder`; or is refused in all."""
+) -> int:
+    """How many hosts there are, once all processes are there, agree, and see `folder`; or all are refused."""
     host = socket.gethostname()
     hello = {"process": cluster.process, "processes": cluster.processes, "host": host}
     hello |= {"facts": json.loads(json.dumps(facts)), "problem": problem}
     patience = Patience(seconds)
     answer = _preside if cluster.process == 0 else _answer
-    refusal = answer(cluster, folder, hello, compare, patience)
-    if refusal:
-        raise RefusedError(refusal)
+    words = answer(cluster, folder, hello, compare, patience)
+    if words["refusal"]:
+        raise RefusedError(words["refusal"])
+    return words["hosts"]
 
 
-def _preside(
-    cluster: Cluster, folder: Path, hello: Facts, compare: Compare, patience: Patience
-) -> str | None:
+def _preside(cluster: Cluster, folder: Path, hello: Facts, compare: Compare, patience: Patience) -> Facts:
     """Process 0: waits for all, compares, tells all."""
     first = Present(0, hello["host"], hello["facts"], hello["problem"], cluster.processes, None)
     came: list[Present] = []
@@ -138,7 +139,7 @@ def _preside(
             if refusal:
                 patience.shorten(LATE)  # from the first fault on: they shall hear of it too
             missing = sorted(set(range(1, cluster.processes)) - {one.process for one in came})
-            names = f"process{'es' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
+            names = f"process{'es' if len(missing) > 1 else ''} {_some(missing)}"
             if patience.left <= 0:
                 refusal = refusal or (
                     f"{names} of {cluster.processes} did not come to {cluster.address} within "
@@ -152,12 +153,19 @@ def _preside(
                 refusal = refusal or _fault(new, first, came, compare)
                 came.append(new)
     refusal = refusal or _share(folder, first.host, came)
+    words = {"refusal": refusal, "hosts": len({one.host for one in (first, *came)})}
     for one in came:
         with contextlib.suppress(OSError):
-            one.line.send({"refusal": refusal})
+            one.line.send(words)
     for one in came:
         one.line.close()
-    return refusal
+    return words
+
+
+def _some(numbers: list[int]) -> str:
+    """The first of them."""
+    shown = ", ".join(map(str, numbers[:5]))
+    return shown if len(numbers) <= 5 else f"{shown} and {len(numbers) - 5} more"
 
 
 def _let_in(cluster: Cluster, listener: socket.socket) -> Present | None:
@@ -213,19 +221,18 @@ def _share(folder: Path, host: str, others: list[Present]) -> str | None:
     return None
 
 
-def _answer(cluster: Cluster, folder: Path, hello: Facts, compare: Compare, patience: Patience) -> str | None:
+def _answer(cluster: Cluster, folder: Path, hello: Facts, compare: Compare, patience: Patience) -> Facts:
     """The others: say who they are, look for process 0's file, hear the answer."""
     del compare
-    with contextlib.closing(Line(_call(cluster, patience))) as line:
-        try:
-            line.send(hello)
-            while True:
-                words = line.receive(patience.seconds + 2 * SEEING)
-                if "refusal" in words:
-                    return words["refusal"]
-                line.send({"found": _look(folder / Path(words["read"]).name)})  # nothing outside it
-        except OSError as error:
-            return f"process 0 at {cluster.address} has left before all had come ({error})"
+    while True:
+        with contextlib.closing(Line(_call(cluster, patience))) as line:
+            try:
+                line.send(hello)
+                while "refusal" not in (words := line.receive(patience.seconds + LATE + 2 * SEEING)):
+                    line.send({"found": _look(folder / Path(words["read"]).name)})  # nothing outside it
+                return words
+            except OSError:  # it has left: it may be on its way back, as a pod that was moved
+                time.sleep(PAUSE)
 
 
 def _look(path: Path) -> str | None:
@@ -241,6 +248,8 @@ def _look(path: Path) -> str | None:
 def _listen(cluster: Cluster) -> socket.socket:
     """Where the others come to: any address of this host, as JAX's own service."""
     port = int(cluster.address.rsplit(":", 1)[1])
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each of those who come, at least
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:

@@ -59,7 +59,9 @@ def run_all(jobs: Sequence[Job]) -> int:
 
 def _run(job: Job, guard: Guard, report: "SweepReport") -> tuple[int, str]:
     """Runs a job to its end, or until it has saved: its exit code, and the last line that it printed."""
-    command = [sys.executable, "-m", "alexnet_jax.main", *job.flags, f"--workdir={job.workdir.path}"]
+    # A job of a sweep is one process, wherever the sweep was started.
+    alone = ["--distributed=off", f"--workdir={job.workdir.path}"]
+    command = [sys.executable, "-m", "alexnet_jax.main", *job.flags, *alone]
     with _log(job) as log:
         log.write(f"$ {shlex.join(command)}\n".encode())
         begins = log.tell()

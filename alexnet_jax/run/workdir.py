@@ -52,6 +52,7 @@ class Workdir:
                 pass
         except OSError as error:
             raise RefusedError(f"cannot write to --workdir={self.path}: {error.strerror}") from error
+        self.metrics()  # refuses what cannot be read
         # What has saved nothing may be started anew in another way.
         if self.config_path.exists() and self.begun:
             _check_same(self.read_config(), config, self.path, lambda name: among(name, FIXED))

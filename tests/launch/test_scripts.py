@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alexnet_jax.errors import BUG, CONFIG, DIVERGED, PREEMPTED, REFUSED
+from alexnet_jax.errors import CONFIG, DIVERGED, PREEMPTED, REFUSED
 from alexnet_jax.run.cluster import Cluster, Wish, decide
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,6 +75,8 @@ def test_processes() -> None:
 def test_slurm() -> None:
     [words] = printed("slurm.sbatch", "--print", *FLAGS)
     assert words[:2] == ["srun", "--kill-on-bad-exit=1"] and words[-4:] == ["-m", "alexnet_jax.main", *FLAGS]
+    [words] = printed("slurm.sbatch", "--print", *FLAGS, SLURM_CPUS_PER_TASK="16")
+    assert words[2] == "--cpus-per-task=16"
     asked = re.findall(r"^#SBATCH (\S+)$", (LAUNCH / "slurm.sbatch").read_text(), re.MULTILINE)
     assert {"--signal=TERM@300", "--requeue", "--open-mode=append"} <= set(asked)
     assert "--gpus-per-task" not in str(asked)
@@ -82,8 +84,10 @@ def test_slurm() -> None:
 
 def test_mpi() -> None:
     [words] = printed("mpi.sh", "--print", "-np", "4", "--hostfile", "my hosts", "--", *FLAGS)
-    assert words[:6] == ["mpirun", "-np", "4", "--hostfile", "my hosts", "-x"]
-    assert re.fullmatch(r"JAX_COORDINATOR_ADDRESS=\S+:61440", words[6]) and words[-2:] == [*FLAGS]
+    assert words[:8] == ["mpirun", "--bind-to", "none", "-np", "4", "--hostfile", "my hosts", "-x"]
+    assert re.fullmatch(r"JAX_COORDINATOR_ADDRESS=\S+:61440", words[8]) and words[-2:] == [*FLAGS]
+    [words] = printed("mpi.sh", "--print", "-np", "4", "--", *FLAGS, ALEXNET_DATA_DIR="/my data")
+    assert words[7:9] == ["-x", "ALEXNET_DATA_DIR"]
     for wrong in (["-np", "4", *FLAGS], ["--", *FLAGS]):
         assert "usage:" in printed("mpi.sh", *wrong, code=2)[0]
 
@@ -129,12 +133,12 @@ def jobset(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["gpu.yaml", "tpu.yaml"])
 def test_jobsets(name: str) -> None:
-    """What ends with one of our codes but 42 is not started again, all else is."""
+    """What another start would not help is not started again, all else is."""
     job = jobset(name)["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert job["completions"] == job["parallelism"] and job["completionMode"] == "Indexed"
     [rule] = job["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["operator"]) == ("FailJob", "In")
-    assert set(rule["onExitCodes"]["values"]) == {BUG, CONFIG, DIVERGED, REFUSED}
+    assert set(rule["onExitCodes"]["values"]) == {CONFIG, DIVERGED, REFUSED}
     assert PREEMPTED not in rule["onExitCodes"]["values"]
     pod = job["template"]["spec"]
     assert pod["restartPolicy"] == "Never" and job["backoffLimit"] == 0

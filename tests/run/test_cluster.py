@@ -109,6 +109,10 @@ def test_flags_come_first() -> None:
     ("wish", "environment", "message"),
     [
         (Wish("on"), {}, "--distributed=on, but nothing says how many processes"),
+        (Wish("on", processes=1), {}, "--distributed=on, but flags counts one process"),
+        (Wish("on"), {"JAX_NUM_PROCESSES": "1"}, "--distributed=on, but JAX_NUM_PROCESSES counts one"),
+        (Wish(), {"JAX_NUM_PROCESSES": "2"}, "JAX_NUM_PROCESSES=2 needs JAX_COORDINATOR_ADDRESS beside it"),
+        (Wish(address="a:1"), {"JAX_NUM_PROCESSES": "2"}, "JAX_NUM_PROCESSES=2 needs JAX_PROCESS_ID beside"),
         (Wish(processes=2), {}, r"--num_processes=2 need --coordinator_address and --process_id"),
         (
             Wish(address="a:1", processes=2),
@@ -134,23 +138,33 @@ def test_refusals(wish: Wish, environment: dict[str, str], message: str) -> None
         decide(wish, environment)
 
 
-def test_an_environment_that_is_not_understood() -> None:
-    with pytest.raises(
-        RefusedError, match=r"speaks of slurm but cannot be understood .*SLURM_LOCALID.*--distributed=off"
-    ):
-        decide(Wish(), {name: value for name, value in SLURM.items() if name != "SLURM_LOCALID"})
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({name: value for name, value in SLURM.items() if name != "SLURM_LOCALID"}, "slurm"),
+        (SLURM | {"SLURM_STEP_NODELIST": "[1-2]"}, "slurm"),
+        (MPI | {"OMPI_MCA_orte_hnp_uri": "1531576320.0;ud://1"}, "open mpi"),
+        (JOB | {"JAX_NUM_PROCESSES": "two"}, "variables"),
+    ],
+)
+def test_an_environment_that_is_not_understood(environment: dict[str, str], name: str) -> None:
+    with pytest.raises(RefusedError, match=rf"speaks of {name} but cannot be understood .*--distributed=off"):
+        decide(Wish(), environment)
 
 
 def test_metadata_of_a_tpu_vm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real server answers as Google's does, in its old format; only the device file is pretended."""
+    """A real server answers as Google's does, busy at first; only the device file is pretended."""
+    monkeypatch.setattr(cluster.time, "sleep", lambda _: None)
+    failures = iter([True, False, True])
     answers = {"worker-network-endpoints": "a:1:10.0.0.7,b:2:10.0.0.8", "agent-worker-number": "1"}
 
     class Server(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             assert self.headers["Metadata-Flavor"] == "Google"
-            self.send_response(200)
+            name, busy = Path(self.path).name, next(failures, False)
+            self.send_response(503 if busy else 200 if name in answers else 404)
             self.end_headers()
-            self.wfile.write(answers[Path(self.path).name].encode())
+            self.wfile.write(b"" if busy else answers.get(name, "").encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -160,5 +174,9 @@ def test_metadata_of_a_tpu_vm(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cluster, "_on_tpu_vm", lambda: True)
         environment = {"GCE_METADATA_IP": f"localhost:{server.server_port}"}
         assert decide(Wish(), environment)[0] == Cluster("10.0.0.7:8482", 2, 1, None, "the TPU VM's metadata")
+        answers["tpu-env"] = "ACCELERATOR_TYPE: 'v4'\nMEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\n"
+        answers["tpu-env"] += "MEGASCALE_COORDINATOR_ADDRESS: '10.0.0.1:8080'\n"
+        slices = Cluster("10.0.0.1:8482", 4, 3, None, "the TPU VM's metadata")
+        assert decide(Wish(), environment)[0] == slices
         assert decide(Wish(), environment | {"TPU_SKIP_MDS_QUERY": "1"})[0] is None
         server.shutdown()

@@ -39,7 +39,7 @@ def meet(port: int, folder: Path, *calls: Call, count: int | None = None, second
         time.sleep(call.get("late", 0))
         said = call.get("folder", folder), {"seed": call.get("seed", 0)}, call.get("problem")
         try:
-            roll_call(cluster, *said, differ, call.get("seconds", seconds))
+            assert roll_call(cluster, *said, differ, call.get("seconds", seconds)) == 1  # host
             heard[place] = ""
         except RefusedError as error:
             heard[place] = str(error)
@@ -105,6 +105,11 @@ def test_a_fault_is_told_before_the_end_of_the_wait(
     assert re.search("process 1 on .*: no data", heard[0])
 
 
+def test_many_that_do_not_come(port: int, tmp_path: Path) -> None:
+    [heard] = meet(port, tmp_path, {}, count=2000, seconds=1)
+    assert heard.startswith("processes 1, 2, 3, 4, 5 and 1994 more of 2000 did not come to")
+
+
 def test_no_process_0(port: int, tmp_path: Path) -> None:
     [heard] = meet(port, tmp_path, {"number": 1}, count=2, seconds=1)
     assert heard.startswith(f"process 0 is not at localhost:{port} after 1 s (")
@@ -131,6 +136,18 @@ def test_one_that_is_killed_while_it_waits_may_come_again(port: int, tmp_path: P
 
     threading.Thread(target=vanish).start()
     assert meet(port, tmp_path, {}, {"late": 2}, {"late": 3}) == ["", "", ""]
+
+
+def test_process_0_may_come_again(port: int, tmp_path: Path) -> None:
+    """Who has come to it before comes anew."""
+    first = socket.create_server(("localhost", port))
+
+    def leave() -> None:
+        with first:
+            first.accept()[0].close()
+
+    threading.Thread(target=leave).start()
+    assert meet(port, tmp_path, {"late": 1}, {}) == ["", ""]
 
 
 @pytest.mark.parametrize("words", [b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"process": 1}\n', b"", BEYOND])
