@@ -17,8 +17,10 @@ shift
 
 # Open MPI 5 no longer says where its launcher is.
 address=${JAX_COORDINATOR_ADDRESS:-$(hostname):${JAX_COORDINATOR_PORT:-61440}}
-# Ranks may use all cores that their host gives them, and have time to save when mpirun is told to stop.
-export OMPI_MCA_odls_base_sigkill_timeout=300 PRTE_MCA_odls_base_sigkill_timeout=300
+# Ranks may use all cores that their host gives them. Told to stop, mpirun tells them, kills after so many seconds (not
+# after one) those who have not yet saved, and ends with a code of its own.
+export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-30}"
+export PRTE_MCA_odls_base_sigkill_timeout="$OMPI_MCA_odls_base_sigkill_timeout"
 run=(mpirun --bind-to none "${mpi[@]}" -x "JAX_COORDINATOR_ADDRESS=$address" ${ALEXNET_DATA_DIR:+-x ALEXNET_DATA_DIR}
   "${PYTHON:-.venv/bin/python}" -m alexnet_jax.main "$@")
 

@@ -18,12 +18,13 @@ pytestmark = pytest.mark.skipif(MISSING, reason="no mpirun: apt-get install open
 
 FLAGS = (
     *("--config=configs/quickstart.py", *NARROW, "--config.mesh.data=1", "--config.mesh.tower=2"),
-    *("--config.train.steps=500", "--config.train.log_every=5"),
+    *("--config.train.steps=2000", "--config.train.log_every=5"),
 )
 
 
 def start(workdir: Path, data_dir: Path) -> subprocess.Popen:
     environment = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environment |= {"OMPI_MCA_odls_base_sigkill_timeout": "5"}
     environment |= {"ALEXNET_DATA_DIR": str(data_dir), "PYTHON": sys.executable}
     words = [str(ROOT / "launch" / "mpi.sh"), "-np", "2", "--oversubscribe", "--", *FLAGS]
     return subprocess.Popen(

@@ -124,7 +124,10 @@ def test_one_is_told_to_stop(home: Path, data_dir: Path) -> None:
     ("flag", "words"),
     [
         ("--config.train.epochs=2", ": its config has train.epochs=2.0, not 1.0"),
-        ("--config.train.epoch=2", ": train has no field 'epoch'; did you mean 'epochs'?"),
+        (
+            "--config.train.epoch=2",
+            ": unknown field config.train.epoch; the nearest name is config.train.epochs",
+        ),
     ],
 )
 def test_hosts_that_differ(flag: str, words: str, home: Path, data_dir: Path) -> None:
@@ -151,11 +154,13 @@ def test_hosts_that_differ(flag: str, words: str, home: Path, data_dir: Path) ->
         )
         for i in range(2)
     ]
-    said = {process.communicate(timeout=200)[1] for process in started}
+    # On a busy machine there are lines before it, of who waits for whom.
+    said = {process.communicate(timeout=200)[1].splitlines()[-1] for process in started}
     assert [process.returncode for process in started] == [REFUSED, REFUSED]
+    assert len(said) == 1, said
     [line] = said
     assert line.startswith("error: process 1 on ")
-    assert line.endswith(f"{words}\n")
+    assert line.endswith(words)
 
 
 def test_a_mesh_that_leaves_one_without_work(home: Path, data_dir: Path) -> None:

@@ -249,7 +249,7 @@ def test_what_a_run_prints(jobs: list[Job], printing: Path, capsys: pytest.Captu
         assert run_all(jobs[:1]) == 1
         assert "FAILED, too late" in capsys.readouterr().out
     text = (jobs[0].workdir.path / "log.txt").read_text()
-    flags = f"{QUICK}:paper --config.seed=5 --workdir={jobs[0].workdir.path}"
+    flags = f"{QUICK}:paper --config.seed=5 --distributed=off --workdir={jobs[0].workdir.path}"
     assert text == 2 * (
         f"$ {printing} -m alexnet_jax.main {flags}\n-m alexnet_jax.main --config.seed=5\nerror: too late\n\n"
     )
