@@ -125,7 +125,11 @@ def decide(wish: Wish, environment: Mapping[str, str] = os.environ) -> tuple[Clu
     if found is not None and found.processes > 1:
         return found, str(found)
     if wish.distributed == "on":
-        says = f"{found.source} counts one process" if found else "nothing says how many processes there are"
+        says = (
+            f"there is one process by {found.source}"
+            if found
+            else "nothing says how many processes there are"
+        )
         raise ConfigError(
             f"--distributed=on, but {says}: give --coordinator_address=HOST:PORT, --num_processes and "
             "--process_id, or start with a file of launch/"

@@ -248,8 +248,10 @@ def _look(path: Path) -> str | None:
 def _listen(cluster: Cluster) -> socket.socket:
     """Where the others come to: any address of this host, as JAX's own service."""
     port = int(cluster.address.rsplit(":", 1)[1])
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each of those who come, at least
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, cluster.processes + 1024)  # a file for each of those who come
+    with contextlib.suppress(ValueError):  # more than is allowed
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:

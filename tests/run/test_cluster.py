@@ -109,8 +109,8 @@ def test_flags_come_first() -> None:
     ("wish", "environment", "message"),
     [
         (Wish("on"), {}, "--distributed=on, but nothing says how many processes"),
-        (Wish("on", processes=1), {}, "--distributed=on, but flags counts one process"),
-        (Wish("on"), {"JAX_NUM_PROCESSES": "1"}, "--distributed=on, but JAX_NUM_PROCESSES counts one"),
+        (Wish("on", processes=1), {}, "--distributed=on, but there is one process by flags"),
+        (Wish("on"), {"JAX_NUM_PROCESSES": "1"}, "--distributed=on, but there is one process by JAX_NUM"),
         (Wish(), {"JAX_NUM_PROCESSES": "2"}, "JAX_NUM_PROCESSES=2 needs JAX_COORDINATOR_ADDRESS beside it"),
         (Wish(address="a:1"), {"JAX_NUM_PROCESSES": "2"}, "JAX_NUM_PROCESSES=2 needs JAX_PROCESS_ID beside"),
         (Wish(processes=2), {}, r"--num_processes=2 need --coordinator_address and --process_id"),
