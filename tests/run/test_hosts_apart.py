@@ -1,5 +1,6 @@
 """Two hosts with addresses of their own: one run, also over a wire that is cut while it trains."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -22,7 +23,11 @@ FLAGS = (
 
 @pytest.fixture
 def hosts() -> Iterator[Hosts]:
-    with hosts_apart() as found:
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(hosts_apart())
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"network namespaces cannot be made here: {error.stderr.strip()}")
         yield found
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,18 +14,29 @@ import pytest
 from alexnet_jax.errors import PREEMPTED
 from tests.run.commands import NARROW, ROOT
 
-MISSING = shutil.which("mpirun") is None
-pytestmark = pytest.mark.skipif(MISSING, reason="no mpirun: apt-get install openmpi-bin")
-
+ROOTS = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 FLAGS = (
     *("--config=configs/quickstart.py", *NARROW, "--config.mesh.data=1", "--config.mesh.tower=2"),
     *("--config.train.steps=2000", "--config.train.log_every=5"),
 )
 
 
+@pytest.fixture(autouse=True)
+def _open_mpi() -> None:
+    """Skips where none is installed, or it cannot start anything."""
+    if shutil.which("mpirun") is None:
+        pytest.skip("no mpirun: apt-get install openmpi-bin")
+    words = ["mpirun", "-np", "1", "true"]
+    tried = subprocess.run(words, env=os.environ | ROOTS, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"mpirun starts nothing here: {tried.stderr.strip()[:200]}")
+
+
 def start(workdir: Path, data_dir: Path) -> subprocess.Popen:
-    environment = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    environment |= {"OMPI_MCA_odls_base_sigkill_timeout": "5"}
+    with socket.socket() as free:  # not the script's own, which another test might have
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = ROOTS | {"OMPI_MCA_odls_base_sigkill_timeout": "5", "JAX_COORDINATOR_ADDRESS": address}
     environment |= {"ALEXNET_DATA_DIR": str(data_dir), "PYTHON": sys.executable}
     words = [str(ROOT / "launch" / "mpi.sh"), "-np", "2", "--oversubscribe", "--", *FLAGS]
     return subprocess.Popen(
