@@ -44,9 +44,9 @@ class Processes:
     def wait(self) -> int:
         """The first exit code that is not 0; those who do not notice it are ended."""
         first, since = 0, 0.0
-        while any(process.poll() is None for process in self._running):
+        while None in (codes := [process.poll() for process in self._running]):
             time.sleep(0.1)
-            bad = next((process.returncode for process in self._running if process.returncode), 0)
+            bad = next(filter(None, codes), 0)
             if bad and not first:
                 first, since = bad, time.monotonic()
             if first and time.monotonic() > since + GRACE:

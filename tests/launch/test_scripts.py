@@ -72,6 +72,25 @@ def test_processes() -> None:
         assert "usage:" in printed("processes.py", *wrong, code=2)[0]
 
 
+# Two processes, of which one ends badly and the other does not notice.
+ONE_IS_LOST = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import processes
+
+processes.GRACE = 1
+ends = [["sleep", "1000"], ["sh", "-c", "exit 3"]]
+sys.exit(processes.Processes(ends if sys.argv[2] == "last" else ends[::-1]).wait())
+"""
+
+
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_one_process_is_lost(which: str) -> None:
+    """The others are ended, and the code is its own."""
+    words = [sys.executable, "-c", ONE_IS_LOST, str(LAUNCH), which]
+    assert subprocess.run(words, timeout=60, check=False).returncode == 3
+
+
 def test_slurm() -> None:
     [words] = printed("slurm.sbatch", "--print", *FLAGS)
     assert words[:2] == ["srun", "--kill-on-bad-exit=1"] and words[-4:] == ["-m", "alexnet_jax.main", *FLAGS]
