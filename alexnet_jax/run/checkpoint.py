@@ -1,5 +1,8 @@
 """Checkpoints of everything that a run has learnt, saved while it goes on."""
 
+import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +55,8 @@ class Checkpoints:
         """What was saved at a step, placed as `abstract` says, on whatever mesh that is."""
         items = ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
         try:
-            found = self._manager.restore(step, args=items)
+            with _tidy_loops():
+                found = self._manager.restore(step, args=items)
         except Exception as error:  # among them bare ones, for files that are cut off
             reason = (str(error) or type(error).__name__).splitlines()[0]
             advice = "delete it to go on from the one before"
@@ -65,3 +69,25 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+class _TidyLoop(asyncio.SelectorEventLoop):
+    """Ends what is under way before it closes."""
+
+    def close(self) -> None:
+        left = () if self.is_closed() else asyncio.all_tasks(self)
+        for task in left:
+            task.cancel()
+        if left:
+            self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        super().close()
+
+
+@contextlib.contextmanager
+def _tidy_loops() -> Iterator[None]:
+    """Where a read fails Orbax closes its loop on the others, which complain one by one when they end."""
+    usual, asyncio.new_event_loop = asyncio.new_event_loop, _TidyLoop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = usual

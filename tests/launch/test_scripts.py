@@ -79,7 +79,7 @@ sys.path.insert(0, sys.argv[1])
 import processes
 
 processes.GRACE = 1
-ends = [["sleep", "1000"], ["sh", "-c", "exit 3"]]
+ends = [["sleep", "30"], ["sh", "-c", "exit 3"]]
 sys.exit(processes.Processes(ends if sys.argv[2] == "last" else ends[::-1]).wait())
 """
 
