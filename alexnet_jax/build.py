@@ -104,6 +104,7 @@ _RULES: tuple[Rule, ...] = (
     ),
     ("schedule.drops schedule.biases.drops", lambda v: list(v) == sorted(v), "must ascend"),
     ("schedule.drops schedule.biases.drops", lambda v: not v or v[0] >= 0, "must not be negative"),
+    ("train.blocks", lambda v: v < 1 or v & (v - 1) == 0, "must be 0 or a power of two"),
     ("seed", lambda v: v < 2**32, "must be below 2^32: more bits are not used"),
     ("schedule.levels schedule.biases.levels", lambda v: v >= 2, "must be at least 2"),
     (
@@ -119,7 +120,7 @@ _RULES: tuple[Rule, ...] = (
         "network.lrn.alpha network.lrn.beta network.map_norm.alpha network.map_norm.beta "
         "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
         "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps "
-        "train.stall_steps",
+        "train.stall_steps train.blocks",
         lambda v: v >= 0,
         "must not be negative",
     ),
@@ -147,6 +148,20 @@ def _complaints(config: Config) -> Iterable[str]:
     if data.size < network.image_size:
         yield f"data.size={data.size} is smaller than the crop, network.image_size={network.image_size}"
     yield from _schedule_complaints(config.schedule, config.train)
+    yield from _block_complaints(config)
+
+
+def _block_complaints(config: Config) -> Iterable[str]:
+    blocks, batch = config.train.blocks, config.train.batch_size
+    if blocks and batch % blocks:
+        below, above = batch // blocks * blocks, (batch // blocks + 1) * blocks
+        choices = f"{below} or {above}" if below else str(above)
+        yield f"train.blocks={blocks} does not divide train.batch_size={batch}; choose {choices}"
+    if blocks and config.network.batch_norm.after:
+        yield (
+            f"train.blocks={blocks} cuts the batch that network.batch_norm.after="
+            f"{config.network.batch_norm.after} takes as a whole: say --config.train.blocks=0"
+        )
 
 
 def _schedule_complaints(schedule: ScheduleConfig, train: TrainConfig) -> Iterable[str]:

@@ -218,6 +218,9 @@ class TrainConfig:
     epochs: float
     steps: int  # 0 stands for as many as `epochs` takes
     order: Literal["shuffled", "fixed"]  # drawn anew for every epoch, or once for all
+    # A batch is computed in so many blocks, whose gradients are added in one order: on any mesh the same.
+    # 0: each row of devices computes its part at once, and they are added as suits the machines.
+    blocks: int
     log_every: int
     stall_steps: int  # without progress beyond guessing, after which a warning says what to change; 0: none
 

@@ -151,3 +151,14 @@ def check_batch(mesh: Mesh, name: str, size: int) -> None:
         below, above = size // data * data, (size // data + 1) * data
         choices = f"{below} or {above}" if below else f"{above} or {above + data}"
         raise ConfigError(f"{name}={size} does not divide over the mesh's {data} data rows; choose {choices}")
+
+
+def check_blocks(mesh: Mesh, blocks: int) -> None:
+    """Every data row computes as many blocks."""
+    data = mesh.shape[DATA]
+    if blocks % data:
+        choices = " or ".join(str(2**n) for n in range(blocks.bit_length()))
+        raise ConfigError(
+            f"train.blocks={blocks} does not divide over the mesh's {data} data rows; choose "
+            f"--config.train.blocks=0, or --config.mesh.data={choices}"
+        )

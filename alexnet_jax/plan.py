@@ -3,6 +3,7 @@
 It compiles the real training step for that hardware and says what it would need and cost.
 """
 
+import dataclasses
 import os
 
 # Compilers read it when they are loaded, and talk too much.
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
+from alexnet_jax.build import build
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.planning.cost import with_batch
 from alexnet_jax.planning.planner import make_plan
@@ -35,7 +37,7 @@ def main() -> None:
     config = processes.read_config(CONFIG)
     topology = read_topology(processes.require(TOPOLOGY, "h100:1x2"))
     if BATCH.value is not None:
-        config = with_batch(config, BATCH.value)
+        config = build(dataclasses.asdict(with_batch(config, BATCH.value)))
     mesh = processes.read_mesh(MESH.value) if MESH.value is not None else None
     plan = make_plan(config, topology, (mesh["data"], mesh["tower"]) if mesh else None)
     print(show(plan))

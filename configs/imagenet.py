@@ -102,6 +102,7 @@ PAPER: dict[str, Any] = {
         "epochs": 90.0,
         "steps": 0,
         "order": "shuffled",
+        "blocks": 0,
         "log_every": 100,
         "stall_steps": 5000,  # after which Caffe's users started anew
     },

@@ -28,6 +28,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
     # 4,000 pictures: smaller batches make more steps of them, and the drops are fixed, as a stall of the
     # error on 1,000 pictures is mostly noise.
     config.train.batch_size = 32
+    config.train.blocks = 4  # the same bits on any mesh of 1, 2 or 4 rows
     config.train.epochs = 18.0
     config.train.log_every = 100
     config.train.stall_steps = 500

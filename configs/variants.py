@@ -132,6 +132,7 @@ def _batch_norm(config: Any) -> None:
     """AlexNet-BN: after every convolution, and after its pool; and what it begins with."""
     network = config.network
     _no_lrn(config)
+    config.train.blocks = 0  # it takes a batch as a whole
     network.batch_norm.after = _convs(network)
     for name in network.batch_norm.after:
         network[name].bias = 0.01

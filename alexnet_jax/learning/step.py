@@ -27,6 +27,7 @@ from alexnet_jax.learning.augment import (
     random_view,
     shared,
 )
+from alexnet_jax.learning.blocks import copies, sum_of_blocks
 from alexnet_jax.learning.metrics import Totals, score
 from alexnet_jax.learning.optimizer import make_optimizer
 from alexnet_jax.learning.schedule import Pace
@@ -129,7 +130,7 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
 
         def loss(params: Params) -> tuple[jax.Array, tuple[Totals, Params]]:
             rows = (batch, view_keys, colours, dropout_keys)
-            sums, averages = over_mesh(body, mesh)(params, state.averages, pixels, *rows)
+            sums, averages = over_mesh(body, mesh, config.train.blocks)(params, state.averages, pixels, *rows)
             return sums.loss / sums.images, (sums, averages)
 
         gradients, (sums, averages) = jax.grad(loss, has_aux=True)(state.params)
@@ -144,9 +145,11 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
 def make_evaluation_step(config: Config, mesh: Mesh, views: int) -> EvaluationStep:
     """The compiled step: (state, totals, pixels, batch) -> totals."""
     predict = _prediction(config, mesh, views)
+    # Every device counts all rows: what it adds up does not depend on how they are cut.
+    whole = partial(lax.with_sharding_constraint, shardings=shard(mesh, EVERYWHERE))
 
     def step(state: State, totals: Totals, pixels: Pixels, batch: Batch) -> Totals:
-        return totals + score(predict(state, pixels, batch.pictures), batch.labels)
+        return totals + score(whole(predict(state, pixels, batch.pictures)), whole(batch.labels))
 
     return _compile(step, mesh, out_shardings=shard(mesh, EVERYWHERE))
 
@@ -184,21 +187,33 @@ def example_keys(seed: int, step: jax.Array, batch_size: int) -> jax.Array:
     return jax.vmap(partial(jax.random.split, num=3))(keys)
 
 
-def over_mesh(body: Callable[..., tuple[Totals, Params]], mesh: Mesh) -> Callable[..., tuple[Totals, Params]]:
+Body = Callable[..., tuple[Totals, Params]]
+
+
+def over_mesh(body: Body, mesh: Mesh, blocks: int) -> Body:
     """Runs `body(params, averages, pixels, *rows)` on each device's towers and rows, and sums its totals."""
     axes = (TOWER, DATA) if mesh.shape[DATA] > 1 else (TOWER,)
 
-    def summed(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
+    def at_once(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
         rows = lax.pcast(rows, TOWER, to="varying")  # every tower sees the same rows
         if DATA in axes:
             params = {name: _cast_over_rows(name, layer) for name, layer in params.items()}
         totals, averages = body(params, averages, pixels, *rows)
         return lax.psum(totals, axes), averages
 
+    def in_blocks(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
+        rows = lax.pcast(rows, TOWER, to="varying")
+        here = blocks // mesh.shape[DATA]
+        layers = {name: _copies(name, layer, here) for name, layer in params.items()}
+        each = [{name: layer[i] for name, layer in layers.items()} for i in range(here)]
+        totals = sum_of_blocks(lambda one, *block: body(one, averages, pixels, *block)[0], each, rows)
+        return lax.psum(totals, TOWER), averages  # no running ones: a block is not the batch
+
     def run(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
         given = (PARAMETERS, PARAMETERS, EVERYWHERE, *(row_spec(mesh) for _ in rows))
         places = {"mesh": mesh, "in_specs": given, "out_specs": (EVERYWHERE, PARAMETERS)}
-        sums, averages = jax.shard_map(summed, **places)(params, averages, pixels, *rows)
+        summed = jax.shard_map(in_blocks if blocks else at_once, **places)
+        sums, averages = summed(params, averages, pixels, *rows)
         # After the last crossing every tower has the same scores, and so the same totals.
         return jax.tree.map(lambda x: x / mesh.shape[TOWER], sums), averages
 
@@ -209,6 +224,12 @@ def _cast_over_rows(name: str, layer: dict[str, jax.Array]) -> dict[str, jax.Arr
     """A layer's weights for each row of devices; backwards, its gradients are summed in its name."""
     with jax.named_scope(name):
         return lax.pcast(layer, DATA, to="varying")
+
+
+def _copies(name: str, layer: dict[str, jax.Array], count: int) -> list[dict[str, jax.Array]]:
+    """The same for each block of each row."""
+    with jax.named_scope(name):
+        return copies(layer, count)
 
 
 def _compile(step: Callable, mesh: Mesh, **options: Any) -> Callable:

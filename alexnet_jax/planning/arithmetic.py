@@ -103,9 +103,10 @@ def exchanged(config: Config, data: int, tower: int) -> dict[tuple[str, str], in
     """What a device gives to each of the others in a step, in bytes, by (axis, layer).
 
     Over `tower` its own maps, forward, and as many gradients of its neighbours' backward; over `data` the
-    gradients of its weights, summed with those of other rows.
+    gradients of its weights, summed with those of other rows: all at once, or, with blocks, a part for each
+    row and then the sum of its own part.
     """
-    network, found = config.network, {}
+    network, blocks, found = config.network, config.train.blocks, {}
     here, size = network.towers // tower, jnp.dtype(network.compute_dtype).itemsize
     shapes, rows = layer_shapes(network), config.train.batch_size // data
     if tower > 1:
@@ -116,7 +117,8 @@ def exchanged(config: Config, data: int, tower: int) -> dict[tuple[str, str], in
         found[TOWER, SCORES] = 2 * here * rows * shapes[-1].made * size
     if data > 1:
         for shape in shapes:
-            found[DATA, shape.name] = here * shape.weights * FLOAT32
+            weights = here * shape.weights
+            found[DATA, shape.name] = ((data + 1) * -(-weights // data) if blocks else weights) * FLOAT32
             if shape.name in network.batch_norm.after:
                 # Mean and variance forward; backward the mean twice, as it is read for both its uses.
                 maps = network.convs()[shape.name].width // network.towers

@@ -56,7 +56,8 @@ def estimate(config: Config, data: int, tower: int, each: int, chip: Chip) -> Es
     longer = [max(pair) for pair in zip(computing, moving, strict=True)]
     waits = sum(t for t, c in zip(longer, computing, strict=True) if t == c)
     sent = collections.Counter()
-    for (axis, _), size in exchanged(config, data, tower).items():
+    at_once = dataclasses.replace(config, train=dataclasses.replace(config.train, blocks=0))  # the same ring
+    for (axis, _), size in exchanged(at_once, data, tower).items():
         sent[axis] += size
     return Estimate(
         data,
@@ -114,7 +115,8 @@ def choose_mesh(config: Config, hosts: int, each: int, chip: Chip | None) -> tup
     ]
     if not shapes:  # every width leaves devices idle
         shapes = [(wanted.data or max(1, devices // tower), tower) for tower in _widths(config)]
-    divides = [shape for shape in shapes if config.train.batch_size % shape[0] == 0] or shapes
+    train = config.train
+    divides = [s for s in shapes if train.batch_size % s[0] == 0 == train.blocks % s[0]] or shapes
     costs = sorted((estimate(config, *shape, each, chip) for shape in divides), key=lambda e: e.step)
     fit = [cost for cost in costs if cost.fits <= chip.memory] or costs
     best, *others = fit

@@ -15,7 +15,7 @@ from alexnet_jax.learning.augment import Pixels
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.step import Batch, abstract_state, make_train_step
-from alexnet_jax.mesh import DATA, EVERYWHERE, TOWER, check_batch, check_towers, row_spec, shard
+from alexnet_jax.mesh import DATA, EVERYWHERE, TOWER, check_batch, check_blocks, check_towers, row_spec, shard
 from alexnet_jax.planning.arithmetic import exchanged, memory
 from alexnet_jax.planning.chips import Chip
 from alexnet_jax.planning.collectives import OTHER, Collective, compiled, requested, totals
@@ -67,7 +67,9 @@ def make_plan(config: Config, topology: Topology, shape: tuple[int, int] | None)
     chip = open_chip(topology)
     chosen, reason = choose_mesh(config, topology.hosts, topology.each, chip)
     _check_shape(config, topology, chosen)
-    check_batch(AbstractMesh(chosen, (DATA, TOWER)), "--batch", config.train.batch_size)
+    abstract = AbstractMesh(chosen, (DATA, TOWER))
+    check_batch(abstract, "--batch", config.train.batch_size)
+    check_blocks(abstract, config.train.blocks)
     mesh = make_mesh(topology, *chosen)
     program = compile_step(config, mesh)
     if program.bytes > chip.memory:
@@ -149,11 +151,11 @@ def _too_large(config: Config, topology: Topology, chip: Chip, mesh: Mesh, progr
         f"--batch={config.train.batch_size} needs {program.bytes / 1e9:.1f} GB on each device of {topology}"
     )
     message = f"{asked}, which has {chip.memory / 1e9:.1f} GB"
-    rows = config.train.batch_size // data
+    rows, blocks = config.train.batch_size // data, max(1, config.train.blocks // data)
     fixed = memory(with_batch(config, 0), data, tower)  # the state, which no batch makes smaller
     each = (program.bytes - fixed) / rows
     for _ in range(TRIES):
-        rows = min(rows - 1, int((chip.memory - fixed) / each))
+        rows = min(rows - 1, int((chip.memory - fixed) / each)) // blocks * blocks
         if rows < 1:
             break
         smaller = compile_step(with_batch(config, rows * data), mesh)
@@ -161,4 +163,4 @@ def _too_large(config: Config, topology: Topology, chip: Chip, mesh: Mesh, progr
             found = f"--batch={rows * data}, {smaller.bytes / 1e9:.1f} GB"
             return f"{message}; the largest that fits is about {found}"
         each = max(each, (smaller.bytes - fixed) / rows) * 1.02
-    return f"{message}, and no batch of {data} or more fits; take a chip with more memory"
+    return f"{message}, and no batch of {data * blocks} or more fits; take a chip with more memory"

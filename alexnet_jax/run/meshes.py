@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.mesh import check_batch, check_towers, open_mesh, simulate_cpu_devices
+from alexnet_jax.mesh import check_batch, check_blocks, check_towers, open_mesh, simulate_cpu_devices
 from alexnet_jax.planning.chips import chip_of
 from alexnet_jax.planning.cost import choose_mesh
 
@@ -29,6 +29,7 @@ def open_run_mesh(config: Config, hosts: int) -> tuple[Mesh, str]:
     check_hosts(mesh)
     check_batch(mesh, "train.batch_size", config.train.batch_size)
     check_batch(mesh, "evaluation.batch_size", config.evaluation.batch_size)
+    check_blocks(mesh, config.train.blocks)
     return mesh, why
 
 

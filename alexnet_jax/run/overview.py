@@ -19,13 +19,14 @@ def overview(config: Config, mesh: Mesh, params: Params, packed: PackedSet, firs
     start = f"resuming at step {first} of {total}" if first else f"{total} steps"
     if config.init_from:
         start += f", begun with the weights of {config.init_from}, but for {CLASSIFIER}'s"
+    blocks = f" in {config.train.blocks} blocks" if config.train.blocks else ""
     return "\n".join(
         [
             parameter_overview.get_parameter_overview(params, include_stats="sharding"),
             f"data   {packed.info.name}, {len(packed.class_names)} classes, {counts} pictures, "
             f"{size} x {size}, crops of {crop}",
             mesh_drawing(mesh, config.network.towers, config.train.batch_size),
-            f"run    {start}, batch {config.train.batch_size}, jax {jax.__version__}",
+            f"run    {start}, batch {config.train.batch_size}{blocks}, jax {jax.__version__}",
         ]
     )
 

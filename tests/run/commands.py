@@ -18,6 +18,7 @@ WIDTHS = {"conv1": 8, "conv2": 16, "conv3": 16, "conv4": 16, "conv5": 8, "fc6": 
 NARROW = (
     *(f"--config.network.{name}.width={width}" for name, width in WIDTHS.items()),
     "--config.train.batch_size=16",
+    "--config.train.blocks=0",  # compiled in less time
 )
 
 
@@ -26,7 +27,7 @@ def narrow(recipe: ConfigDict, data_dir: Path, steps: int, **more: dict[str, Any
     values = recipe.to_dict()
     for name, width in WIDTHS.items():
         values["network"][name]["width"] = width
-    values["train"] |= {"batch_size": 16, "steps": steps}
+    values["train"] |= {"batch_size": 16, "blocks": 0, "steps": steps}
     values["data"]["dir"] = str(data_dir)
     for section, changes in more.items():
         values[section] |= changes
