@@ -1,11 +1,13 @@
 """Packing that is killed, interrupted or refused."""
 
+import io
 import json
 import os
 import random
 import re
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,7 +132,13 @@ def test_two_hosts_at_once(home: Path, digest: str) -> None:
 
 def test_the_first_of_two_hosts_unpacks(tmp_path: Path) -> None:
     """The other waits, and both pack; interrupted before, TFDS leaves nothing behind, and starts anew."""
-    write_archives(tmp_path / "manual", 20, 30)
+    write_archives(tmp_path / "manual", 20, 0)
+    small = encoded(photo(0, 64, 64))
+    with tarfile.open(tmp_path / "manual" / "ILSVRC2012_img_val.tar", "w") as archive:
+        for i in range(8000):  # TFDS is at them for a second or two: the signal must not come after the end
+            picture = tarfile.TarInfo(f"ILSVRC2012_val_{i + 1:08d}.JPEG")
+            picture.size = len(small)
+            archive.addfile(picture, io.BytesIO(small))
     flags = ("--dataset=imagenet2012", "--size=48", "--processes=1", "--archives=any")
     flags += (f"--manual_dir={tmp_path / 'manual'}", f"--tfds_dir={tmp_path / 'tfds'}")
     second = command("prepare", *flags, "--shard=1/2", data_dir=tmp_path)
@@ -149,7 +157,7 @@ def test_the_first_of_two_hosts_unpacks(tmp_path: Path) -> None:
     out, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
     out, _ = run("prepare", *flags, "--verify", data_dir=tmp_path)
-    assert "60 train, 30 validation pictures, 1000 classes; every picture read back" in out
+    assert "60 train, 8000 validation pictures, 1000 classes; every picture read back" in out
 
 
 def test_the_next_command_is_taken(tmp_path: Path) -> None:
