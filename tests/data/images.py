@@ -3,7 +3,7 @@
 import io
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,10 @@ def imagenet_pictures(split: str, each: int) -> Iterator[tuple[str, str, bytes]]
 def write_archives(folder: Path, train_each: int, validation: int) -> None:
     """ImageNet's two archives in small: a tar of tars with real synset names, and a flat one."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
-        pictures = list(imagenet_pictures("train", train_each))
-        for synset in SYNSETS:
-            inner = io.BytesIO()
-            with tarfile.open(fileobj=inner, mode="w") as tar:
-                for name, content in ((n, c) for s, n, c in pictures if s == synset):
-                    _add(tar, name, content)
-            _add(outer, f"{synset}.tar", inner.getvalue())
-    with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as tar:
-        for name, content in validation_pictures(validation):
-            _add(tar, name, content)
+    pictures = list(imagenet_pictures("train", train_each))
+    inner = [(f"{synset}.tar", archive((n, c) for s, n, c in pictures if s == synset)) for synset in SYNSETS]
+    (folder / "ILSVRC2012_img_train.tar").write_bytes(archive(inner))
+    (folder / "ILSVRC2012_img_val.tar").write_bytes(archive(validation_pictures(validation)))
 
 
 def write_folders(folder: Path, train_each: int, validation: int) -> None:
@@ -89,7 +82,12 @@ def validation_pictures(count: int) -> Iterator[tuple[str, bytes]]:
         yield f"ILSVRC2012_val_{number:08d}.JPEG", encoded(picture)
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
+def archive(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """A tar of files by name."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return whole.getvalue()

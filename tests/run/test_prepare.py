@@ -1,13 +1,11 @@
 """Packing that is killed, interrupted or refused."""
 
-import io
 import json
 import os
 import random
 import re
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from alexnet_jax.data.shards import Form
 from alexnet_jax.data.sources import TfdsSource
 from alexnet_jax.data.toyshapes import Toyshapes
 from alexnet_jax.errors import CONFIG, PREEMPTED, REFUSED
-from tests.data.images import encoded, photo, write_archives
+from tests.data.images import archive, encoded, photo, write_archives
 from tests.run.commands import NARROW, command, run
 
 FLAGS = ("--dataset=toyshapes", "--size=128")
@@ -133,12 +131,10 @@ def test_two_hosts_at_once(home: Path, digest: str) -> None:
 def test_the_first_of_two_hosts_unpacks(tmp_path: Path) -> None:
     """The other waits, and both pack; interrupted before, TFDS leaves nothing behind, and starts anew."""
     write_archives(tmp_path / "manual", 20, 0)
-    small = encoded(photo(0, 64, 64))
-    with tarfile.open(tmp_path / "manual" / "ILSVRC2012_img_val.tar", "w") as archive:
-        for i in range(8000):  # TFDS is at them for a second or two: the signal must not come after the end
-            picture = tarfile.TarInfo(f"ILSVRC2012_val_{i + 1:08d}.JPEG")
-            picture.size = len(small)
-            archive.addfile(picture, io.BytesIO(small))
+    # TFDS is at so many for a second or two: the signal must not come after the end.
+    picture = encoded(photo(0, 64, 64))
+    small = [(f"ILSVRC2012_val_{i:08d}.JPEG", picture) for i in range(1, 8001)]
+    (tmp_path / "manual" / "ILSVRC2012_img_val.tar").write_bytes(archive(small))
     flags = ("--dataset=imagenet2012", "--size=48", "--processes=1", "--archives=any")
     flags += (f"--manual_dir={tmp_path / 'manual'}", f"--tfds_dir={tmp_path / 'tfds'}")
     second = command("prepare", *flags, "--shard=1/2", data_dir=tmp_path)
