@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import itertools
-import math
 import operator
 import types
 import typing
@@ -12,6 +11,8 @@ from typing import Any, Literal
 
 from alexnet_jax.config import Config, NetworkConfig, ScheduleConfig, TrainConfig
 from alexnet_jax.errors import ConfigError
+
+MOST = {float: 1e18, int: 2**32}  # two of them multiplied still are a float32, or an int64
 
 
 def build(values: Mapping[str, Any]) -> Config:
@@ -71,12 +72,13 @@ def _convert(wanted: Any, value: Any, path: str) -> Any:
             return tuple(_convert(arguments[0], item, path) for item in items)
         if items is not None and len(items) == len(arguments):
             return tuple(_convert(kind, item, path) for kind, item in zip(arguments, items, strict=True))
-    elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    elif wanted is float and type(value) in (int, float) and abs(value) <= MOST[float]:  # not inf, not nan
         return float(value)
-    elif type(value) is wanted and (wanted is not float or math.isfinite(value)):
+    elif type(value) is wanted and wanted is not float and (wanted is not int or abs(value) <= MOST[int]):
         return value
     name = wanted if isinstance(wanted, types.GenericAlias) else wanted.__name__
-    raise ConfigError(f"config.{path}={value!r} must be of type {name}")
+    limit = f" and at most {MOST[wanted]:g}" if wanted in MOST and type(value) in MOST else ""
+    raise ConfigError(f"config.{path}={value!r:.99} must be of type {name}{limit}")
 
 
 Rule = tuple[str, Callable[[Any], bool], str]
@@ -106,13 +108,19 @@ _RULES: tuple[Rule, ...] = (
     ("schedule.drops schedule.biases.drops", lambda v: not v or v[0] >= 0, "must not be negative"),
     ("train.blocks", lambda v: v < 1 or v & (v - 1) == 0, "must be 0 or a power of two"),
     ("seed", lambda v: v < 2**32, "must be below 2^32: more bits are not used"),
+    (
+        "schedule.factor schedule.biases.factor",
+        lambda v: 1 <= v <= 1e6,
+        "must be from 1, which changes nothing, to 1e6",
+    ),
     ("schedule.levels schedule.biases.levels", lambda v: v >= 2, "must be at least 2"),
     (
         "network.image_size network.conv1.width network.lrn.k network.map_norm.k network.batch_norm.epsilon "
         "network.pool.window network.pool.stride data.size data.read_ahead schedule.learning_rate "
-        "schedule.factor schedule.patience schedule.power schedule.biases.ratio schedule.biases.factor "
+        "schedule.patience schedule.power schedule.biases.ratio "
         "augment.shared_by train.batch_size train.epochs train.log_every evaluation.batch_size "
-        "evaluation.every_epochs checkpoint.every_steps checkpoint.keep",
+        "evaluation.every_epochs checkpoint.every_steps checkpoint.keep "
+        "limits.heartbeat",
         lambda v: v > 0,
         "must be above 0",
     ),
@@ -120,7 +128,7 @@ _RULES: tuple[Rule, ...] = (
         "network.lrn.alpha network.lrn.beta network.map_norm.alpha network.map_norm.beta "
         "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
         "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps "
-        "train.stall_steps train.blocks",
+        "train.stall_steps train.blocks checkpoint.keep_epochs limits.stuck",
         lambda v: v >= 0,
         "must not be negative",
     ),

@@ -239,7 +239,18 @@ class EvaluationConfig:
 @dataclass(frozen=True)
 class CheckpointConfig:
     every_steps: int
-    keep: int
+    keep: int  # so many of the newest
+    keep_epochs: float  # and the first after each so many epochs; 0: none
+    keep_best: bool  # and the one of the lowest validation error, which is saved when it is found
+    when_full: Literal["go_on", "end"]  # what a run does that cannot save: it tries again later, or ends
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """After how many seconds something is taken for dead."""
+
+    heartbeat: int  # another process, without a sign of life
+    stuck: int  # this one, without a step or a batch of evaluation: all stacks, and exit code 1; 0: never
 
 
 @dataclass(frozen=True)
@@ -259,3 +270,4 @@ class Config:
     train: TrainConfig
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
+    limits: LimitsConfig

@@ -1,12 +1,17 @@
 """What goes wrong for a reason that the user can mend: one line, and an exit code that scripts can read."""
 
 COMPLETE, BUG, CONFIG, DIVERGED, REFUSED, PREEMPTED, STOPPED = 0, 1, 2, 3, 4, 42, 130
+LOST = 134  # as a shell names the way in which JAX ends who has lost another process
 
 
 class UserError(Exception):
     """Ends a command with its message alone, without a traceback."""
 
     exit_code = BUG
+
+    def __str__(self) -> str:
+        """In one line, whatever it quotes."""
+        return " ".join(super().__str__().splitlines())
 
 
 class ConfigError(UserError):
@@ -31,3 +36,9 @@ class Interrupted(UserError):
     """Told to stop; what was done is saved."""
 
     exit_code = PREEMPTED
+
+
+class LostError(UserError):
+    """Another process of the run is gone."""
+
+    exit_code = LOST

@@ -112,7 +112,7 @@ def make(config: DataConfig, share: tuple[int, int], count: int) -> bool:
     print(f"files    {len(waiting)} {ours} are to be written, {count} at a time", flush=True)
     check_space(plan)
     with Guard() as guard:
-        return pack(plan, Work(count, share, MOST_BAD.value, lambda: guard.asked))
+        return pack(plan, Work(count, share, MOST_BAD.value, guard.asked))
 
 
 def open_source(config: DataConfig, share: int, picture_bytes: float) -> "Source":

@@ -182,7 +182,7 @@ def step_speeds(config: Config, path: epath.Path, steps: int, turns: int) -> dic
             if i == settling:
                 began = time.perf_counter()
             before = totals
-            state, totals = step(state, totals, looks, next(batches) if real else held, Pace.steady(1e-4))
+            state, totals, _ = step(state, totals, looks, next(batches) if real else held, Pace.steady(1e-4))
             jax.block_until_ready(before)
         jax.block_until_ready(totals)
         return time.perf_counter() - began

@@ -31,7 +31,7 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
 
     def train() -> None:
         nonlocal state
-        state, _ = jax.block_until_ready(train_step(state, Totals.zero(), looks, rows, Pace.steady(rate)))
+        state, *_ = jax.block_until_ready(train_step(state, Totals.zero(), looks, rows, Pace.steady(rate)))
 
     def forward() -> None:
         jax.block_until_ready(evaluation_step(state, Totals.zero(), looks, rows))

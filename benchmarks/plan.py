@@ -9,10 +9,10 @@ made, are measured between the steps: on a shared machine they wander, and the s
 import argparse
 import json
 import statistics
-from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
@@ -38,7 +38,7 @@ def main() -> None:
     simulate_cpu_devices(2)
     config, measured = with_batch(build(PAPER), arguments.batch), probes()
     works = {name: work for name, (work, _) in measured.items()}
-    steps = {f"{data}x{tower}": _step(config, data, tower) for data, tower in SHAPES}
+    steps = {f"{data}x{tower}": Trainer(config, make_mesh(data, tower)) for data, tower in SHAPES}
     seconds = interleaved(works | steps, arguments.runs)
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     rates = {name: amount / medians[name] for name, (_, amount) in measured.items()}
@@ -59,22 +59,22 @@ def main() -> None:
     print(json.dumps(report | {"seconds": seconds}))
 
 
-def _step(config: Config, data: int, tower: int) -> Callable[[], None]:
-    """A training step on random pictures that returns when it is done."""
-    mesh, rng, batch = make_mesh(data, tower), np.random.default_rng(0), config.train.batch_size
-    rows = Batch(
-        rng.integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8),
-        rng.integers(0, config.network.classes, batch).astype(np.int32),
-    )
-    rows = jax.device_put(rows, shard(mesh, row_spec(mesh)))
-    looks = pixels(np.full((256, 256, 3), 127.5), 3000 * np.eye(3), config.augment)
-    step, state = make_train_step(config, mesh), init_state(config, mesh)
+class Trainer:
+    """Training steps on random pictures; each call returns when its step is done."""
 
-    def train() -> None:
-        nonlocal state
-        state, _ = jax.block_until_ready(step(state, Totals.zero(), looks, rows, Pace.steady(RATE)))
+    def __init__(self, config: Config, mesh: Mesh):
+        rng, batch = np.random.default_rng(0), config.train.batch_size
+        rows = Batch(
+            rng.integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8),
+            rng.integers(0, config.network.classes, batch).astype(np.int32),
+        )
+        self._rows = jax.device_put(rows, shard(mesh, row_spec(mesh)))
+        self._looks = pixels(np.full((256, 256, 3), 127.5), 3000 * np.eye(3), config.augment)
+        self._step, self.state = make_train_step(config, mesh), init_state(config, mesh)
 
-    return train
+    def __call__(self) -> None:
+        given = (self.state, Totals.zero(), self._looks, self._rows, Pace.steady(RATE))
+        self.state, *_ = jax.block_until_ready(self._step(*given))
 
 
 if __name__ == "__main__":

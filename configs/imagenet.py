@@ -107,7 +107,14 @@ PAPER: dict[str, Any] = {
         "stall_steps": 5000,  # after which Caffe's users started anew
     },
     "evaluation": {"batch_size": 256, "every_epochs": 1.0, "views": 1},
-    "checkpoint": {"every_steps": 2000, "keep": 3},
+    "checkpoint": {
+        "every_steps": 2000,
+        "keep": 3,
+        "keep_epochs": 0.0,
+        "keep_best": True,
+        "when_full": "go_on",
+    },
+    "limits": {"heartbeat": 20, "stuck": 1800},
 }
 
 

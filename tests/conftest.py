@@ -29,15 +29,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: two workers take a file at a time, and should end together."""
-    longest = [
-        "test_processes",
-        "test_variant_steps",
-        "test_resume",
-        "test_parity",
-        "test_prepare",
-        "test_step",
-    ]
-    longest += ["test_five_steps", "test_sweep", "test_imagenet", "test_refusals"]
+    longest = ["test_processes", "test_variant_steps", "test_resume", "test_parity", "test_prepare"]
+    longest += ["test_chaos", "test_full_disk", "test_step", "test_five_steps", "test_sweep", "test_imagenet"]
+    longest += ["test_refusals", "test_one_of_two"]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 

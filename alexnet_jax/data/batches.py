@@ -44,35 +44,40 @@ class PackedSet:
         tf.config.set_visible_devices([], "GPU")
         part = METADATA[0]
         try:
-            self.info = tfds.builder_from_directory(path).info
+            self.info = info = tfds.builder_from_directory(path).info
+            self._files = {split: info.splits[split].file_instructions for split in info.splits}
+            self.pictures = {split: info.splits[split].num_examples for split in info.splits}
+            self.class_names = info.features["label"].names
+            self.encoded = isinstance(info.features["image"], tfds.features.Image)
+            self.shape = info.features["image"].shape
             part = STATISTICS
             self.statistics = PixelStatistics.load(path / STATISTICS)
         except Exception as error:  # TFDS, NumPy and zip files each have their own
             reason = f"{type(error).__name__} while reading its {part}"
             raise RefusedError(f"{path} is damaged: {reason}; delete it to pack anew") from error
         self.path, self._keep_mib = path, keep_mib
-        self.class_names = self.info.features["label"].names
-        self.encoded = isinstance(self.info.features["image"], tfds.features.Image)
         self._tables: dict[str, Table] = {}
 
     def images(self, split: str) -> int:
-        return self.info.splits[split].num_examples
+        return self.pictures[split]
 
     def table(self, split: str) -> "Table":
         """A split's rows by index; its files stay open, and are opened once."""
         if split not in self._tables:
-            source = ArrayRecordDataSource(self.info.splits[split].file_instructions)
-            shape = None if self.encoded else self.info.features["image"].shape
+            source = ArrayRecordDataSource(self._files[split])
+            shape = None if self.encoded else self.shape
             keep = shape is not None and len(source) * math.prod(shape) <= self._keep_mib << 20
-            self._tables[split] = Table(source, shape, keep)
+            self._tables[split] = Table(source, len(self.class_names), shape, keep)
         return self._tables[split]
 
 
 class Table:
     """Images, as pixels of a shape or as they are encoded, and labels by index; kept in memory on request."""
 
-    def __init__(self, source: ArrayRecordDataSource, shape: tuple[int, ...] | None, keep: bool):
-        self._source, self._shape = source, shape
+    def __init__(
+        self, source: ArrayRecordDataSource, classes: int, shape: tuple[int, ...] | None, keep: bool
+    ):
+        self._source, self._classes, self._shape = source, classes, shape
         self._kept = self._empty(len(source)) if keep else None
         self._known = np.zeros(len(source) if keep else 0, bool)
 
@@ -107,7 +112,9 @@ class Table:
             columns = tf.train.Example.FromString(self._source[number]).features.feature
             image = columns["image"].bytes_list.value[0]
             images[place] = np.frombuffer(image, np.uint8).reshape(self._shape) if self._shape else image
-            labels[place] = columns["label"].int64_list.value[0]
+            labels[place] = label = columns["label"].int64_list.value[0]
+            if not 0 <= label < self._classes:
+                raise ValueError(f"there is no class {label}")
 
 
 def open_packed(config: DataConfig, classes: int) -> PackedSet:
@@ -115,7 +122,20 @@ def open_packed(config: DataConfig, classes: int) -> PackedSet:
     refuse_early(config, classes)
     if config.name in DRAWN:
         pack_toyshapes(config)
-    return PackedSet(find_packed(config).path, config.keep_mib)
+    found = find_packed(config)
+    packed = PackedSet(found.path, config.keep_mib)
+    pictures = {split: facts["pictures"] for split, facts in found.facts["splits"].items()}
+    square, statistics = (config.size, config.size, 3), packed.statistics
+    whole = np.isfinite(statistics.mean).all() and np.isfinite(statistics.covariance).all()
+    for part, holds in (
+        ("number of pictures", packed.pictures == pictures),
+        ("number of classes", len(packed.class_names) == classes),
+        ("size of pictures", packed.shape == square),
+        ("statistics", (statistics.mean.shape, statistics.covariance.shape) == (square, (3, 3)) and whole),
+    ):
+        if not holds:
+            raise RefusedError(f"{found.path} is damaged: its {part} cannot be right; delete it to pack anew")
+    return packed
 
 
 class TrainingOrder:
@@ -204,7 +224,7 @@ def _read_ahead(
     config: DataConfig,
 ) -> Generator[Rows]:
     """What `fetch` gives for each step, by tf.data's threads, decoded where it is encoded."""
-    shape, threads = packed.info.features["image"].shape, config.threads or os.cpu_count()
+    shape, threads = packed.shape, config.threads or os.cpu_count()
     # Each read costs half a millisecond, whatever its size.
     together = max(1, min(config.read_ahead, READ_BYTES // (rows * math.prod(shape))))
 
@@ -214,7 +234,7 @@ def _read_ahead(
         """No rows for what cannot be read: of an error TensorFlow would print a traceback for each thread."""
         try:
             return fetch(first, count)
-        except (RuntimeError, ValueError, OSError, IndexError, DecodeError):
+        except (RuntimeError, ValueError, OSError, IndexError, OverflowError, DecodeError):
             return nothing, np.empty(0, np.int32), np.empty(0, np.uint64)
 
     def load(first: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -52,7 +52,7 @@ def find_packed(config: DataConfig) -> PackedFiles:
         raise RefusedError(f"{_what_is_there(config, path)}; {how_to_pack(config)}")
     try:
         facts = _read(path / MARKER)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RefusedError(
             f"{path / MARKER} cannot be read; delete {path}, and {how_to_pack(config)}"
         ) from error

@@ -59,7 +59,16 @@ class Batch:
     labels: jax.Array  # i32[B]
 
 
-TrainStep = Callable[[State, Totals, Pixels, Batch, Pace], tuple[State, Totals]]
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Health:
+    """What a step found: where one of these is no number, it has changed nothing."""
+
+    loss: jax.Array
+    norms: jax.Array  # of each layer's gradient
+
+
+TrainStep = Callable[[State, Totals, Pixels, Batch, Pace], tuple[State, Totals, Health]]
 EvaluationStep = Callable[[State, Totals, Pixels, Batch], Totals]
 PredictionStep = Callable[[State, Pixels, jax.Array], jax.Array]
 
@@ -70,19 +79,22 @@ def network_graph(config: NetworkConfig) -> nnx.GraphDef:
     return nnx.split(model, nnx.Param, nnx.BatchStat)[0]
 
 
+def state_shapes(config: Config) -> State:
+    """Shapes and types of a state."""
+    return jax.eval_shape(lambda: _initial_state(config))
+
+
 def state_shardings(config: Config, mesh: Mesh) -> State:
     """Everything by tower, but for the step number."""
-    shapes = jax.eval_shape(lambda: _initial_state(config))
-    by_tower = jax.tree.map(lambda _: shard(mesh, PARAMETERS), shapes)
+    by_tower = jax.tree.map(lambda _: shard(mesh, PARAMETERS), state_shapes(config))
     return dataclasses.replace(by_tower, step=shard(mesh, EVERYWHERE))
 
 
 def abstract_state(config: Config, mesh: Mesh) -> State:
     """Shapes, types and places of a state, with no memory behind them."""
-    shapes = jax.eval_shape(lambda: _initial_state(config))
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        shapes,
+        state_shapes(config),
         state_shardings(config, mesh),
     )
 
@@ -101,7 +113,7 @@ def no_totals(mesh: Mesh) -> Totals:
 
 
 def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
-    """The compiled step: (state, totals so far, pixels, batch, pace) -> (state, totals)."""
+    """The compiled step: (state, totals so far, pixels, batch, pace) -> (state, totals, health)."""
     graph, optimizer = network_graph(config.network), make_optimizer(config.optimizer)
     augment = config.augment
 
@@ -120,7 +132,9 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         totals = score(jax.nn.log_softmax(model(views, dropout_keys)), batch.labels)
         return totals, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    def step(state: State, totals: Totals, pixels: Pixels, batch: Batch, pace: Pace) -> tuple[State, Totals]:
+    def step(
+        state: State, totals: Totals, pixels: Pixels, batch: Batch, pace: Pace
+    ) -> tuple[State, Totals, Health]:
         # Every device draws for all rows: cut arrays may round in another way, and gathering them costs more.
         whole = partial(lax.with_sharding_constraint, shardings=shard(mesh, EVERYWHERE))
         keys = whole(example_keys(config.seed, state.step, batch.labels.shape[0]))
@@ -136,9 +150,12 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         gradients, (sums, averages) = jax.grad(loss, has_aux=True)(state.params)
         updates, velocity = optimizer.update(gradients, state.velocity, state.params, rates=pace.rates)
         params = optax.apply_updates(state.params, updates)
-        return State(state.step + 1, params, averages, velocity), totals + sums
+        new = State(state.step + 1, params, averages, velocity)
+        health = Health(sums.loss / sums.images, _norms(gradients, mesh))
+        finite = jnp.isfinite(health.loss) & jnp.all(jnp.isfinite(health.norms))
+        return jax.tree.map(partial(jnp.where, finite), new, state), totals + sums, health
 
-    places = (state_shardings(config, mesh), shard(mesh, EVERYWHERE))
+    places = (state_shardings(config, mesh), shard(mesh, EVERYWHERE), shard(mesh, EVERYWHERE))
     return _compile(step, mesh, out_shardings=places, donate_argnums=0)
 
 
@@ -218,6 +235,16 @@ def over_mesh(body: Body, mesh: Mesh, blocks: int) -> Body:
         return jax.tree.map(lambda x: x / mesh.shape[TOWER], sums), averages
 
     return run
+
+
+def _norms(gradients: Params, mesh: Mesh) -> jax.Array:
+    """f32[layers]: every device knows those of all towers."""
+
+    def body(gradients: Params) -> jax.Array:
+        layers = [jax.tree.leaves(layer) for layer in gradients.values()]
+        return lax.psum(jnp.stack([sum(jnp.sum(x * x) for x in leaves) for leaves in layers]), TOWER)
+
+    return jnp.sqrt(jax.shard_map(body, mesh=mesh, in_specs=PARAMETERS, out_specs=EVERYWHERE)(gradients))
 
 
 def _cast_over_rows(name: str, layer: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -18,7 +18,7 @@ class StallAlarm:
         self.config, self.guessing = config, math.log(config.network.classes)
         self.progress, self.quiet = 0, False
         for line in lines:
-            if line["split"] == "train":
+            if line["split"] == "train" and line["loss"] is not None:
                 self(line["step"], line["loss"])
 
     def __call__(self, step: int, loss: float) -> str | None:

@@ -1,5 +1,6 @@
 """Which processes are one run: as flags say, or as a scheduler has written into the environment."""
 
+import faulthandler
 import os
 import re
 import socket
@@ -20,7 +21,7 @@ from alexnet_jax.errors import ConfigError, RefusedError
 # Ports that a job may take without asking; two jobs on one machine seldom take the same.
 FIRST_PORT, PORTS = 61440, 4096
 TPU_PORT = 8482
-HEARTBEAT_SECONDS = 20  # without a sign of life, after which a process is taken for dead
+SAID = 200  # bytes of what processes tell each other
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,11 @@ class Cluster:
     def __str__(self) -> str:
         return f"{self.processes} processes, process 0 at {self.address} ({self.source})"
 
-    def join(self) -> None:
-        """Makes one JAX of all processes; before the first use of any device."""
+    def join(self, heartbeat: int) -> None:
+        """Makes one JAX of all processes, any of which is dead after `heartbeat` seconds without a word.
+
+        Before the first use of any device.
+        """
         # gRPC, by which JAX's processes talk, would take a proxy's way to the others.
         direct = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy", "")  # noqa: SIM112
         os.environ["no_grpc_proxy"] = ",".join(filter(None, [direct, _host(self.address)]))  # noqa: SIM112
@@ -47,8 +51,11 @@ class Cluster:
             self.process,
             list(self.devices) if self.devices is not None else None,
             cluster_detection_method="deactivate",
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=heartbeat,
         )
+        # Who loses another one is aborted by JAX, with a reason; where it stood then is no news.
+        faulthandler.disable()
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,19 @@ class ClusterFlags:
 def agreed(value: int) -> int:
     """Process 0's value, in all of them: what each decides from its clock or its disk could differ."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def told_by_all(words: str) -> list[str]:
+    """What each process has to say, in all of them; cut off where it is long."""
+    text = np.frombuffer(words.encode()[:SAID].ljust(SAID, b"\0"), np.uint8)
+    heard = multihost_utils.process_allgather(text, tiled=False).reshape(-1, SAID)
+    return [line.tobytes().rstrip(b"\0").decode(errors="ignore") for line in heard]
+
+
+def lost_peer(error: Exception) -> str:
+    """What of an error says that another process no longer answers; empty where it says nothing of that."""
+    lines = str(error).splitlines() or [""]
+    return lines[0] if re.search(r"gloo|peer|connection|unavailable|heartbeat", lines[0], re.I) else ""
 
 
 def define_cluster_flags() -> ClusterFlags:

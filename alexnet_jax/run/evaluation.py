@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,13 @@ class Evaluator:
         return make_evaluation_step(self.config, self.mesh, self.config.evaluation.views)
 
     def __call__(self, state: State, tell: Tell = lambda _: None) -> dict[str, float]:
-        """Loss, top-1 and top-5 error."""
+        """Loss, top-1 and top-5 error. What `tell` raises ends it."""
         totals = no_totals(self.mesh)
-        for batch, real in self._batches():
-            before, totals = totals, self.step(state, totals, self.pixels, batch)
-            jax.block_until_ready(before)  # as in training: no more than one waits
-            tell(real)
+        with contextlib.closing(self._batches()) as batches:
+            for batch, real in batches:
+                before, totals = totals, self.step(state, totals, self.pixels, batch)
+                jax.block_until_ready(before)  # as in training: no more than one waits
+                tell(real)
         return totals.means()
 
     def predict(self, state: State, tell: Tell = lambda _: None) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +66,7 @@ class Evaluator:
             tell(real)
         return found, labels
 
-    def _batches(self) -> Iterator[tuple[Batch, int]]:
+    def _batches(self) -> Generator[tuple[Batch, int]]:
         """The batches of the split, and how many of each are pictures."""
         order = EvaluationOrder(self.images, self.config.evaluation.batch_size)
         steps = range(order.batches)
@@ -99,10 +100,9 @@ class Member:
 
     def _open(self) -> tuple[int, State, Evaluator]:
         with contextlib.closing(Checkpoints(self.workdir.checkpoints)) as checkpoints:
-            step = checkpoints.choose(self.step)
-            state, _, _ = restore(checkpoints, step, self.config, self.mesh)
+            state = restore(checkpoints, self.step, self.config, self.mesh)
         packed = open_packed(self.config.data, self.config.network.classes)
-        return step, state, Evaluator(self.config, self.mesh, packed)
+        return int(state.step), state, Evaluator(self.config, self.mesh, packed)
 
 
 def device_pixels(config: Config, mesh: Mesh, packed: PackedSet) -> Pixels:

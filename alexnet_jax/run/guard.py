@@ -13,20 +13,23 @@ from types import FrameType, TracebackType
 import jax
 from jax.experimental import multihost_utils
 
-from alexnet_jax.errors import Interrupted
+from alexnet_jax.errors import PREEMPTED, Interrupted
 
 
 class Guard:
-    """While active, TERM and the first Ctrl-C only set `asked`."""
+    """While active, TERM and the first Ctrl-C only ask for an end."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked, self._polls = False, 0
         self._many = jax.distributed.is_initialized()
         self._before: dict[signal.Signals, object] = {}
 
-    def asked_at(self, step: int) -> bool:
-        """Whether all processes stop at this step; to be called for every step, in every process."""
-        return multihost_utils.reached_preemption_sync_point(step) if self._many else self.asked
+    def asked(self) -> bool:
+        """Whether all processes stop here; to be called in all of them, at the same places."""
+        self._polls += 1
+        if self._many and not self._asked:
+            self._asked = multihost_utils.reached_preemption_sync_point(self._polls)
+        return self._asked
 
     def __enter__(self) -> "Guard":
         # TERM is JAX's own among several: a handler here would hide it.
@@ -42,9 +45,10 @@ class Guard:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.asked = True
         if self._many:
             os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self._asked = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, leave)
 
@@ -61,6 +65,14 @@ def interruptible(words: str) -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def leave_in_order(number: int, frame: FrameType | None) -> None:
+    """While there is nothing yet that could be saved, or nothing more."""
+    del number, frame
+    sys.stderr.write("stopped, with nothing to save: the same command goes on\n")
+    sys.stderr.flush()
+    os._exit(PREEMPTED)
 
 
 def leave(number: int, frame: FrameType | None) -> None:

@@ -64,7 +64,7 @@ def refuse(jobs: Sequence[Job]) -> None:
     """Says what is missing, or in the way, before the first run takes time."""
     for job in jobs:
         refuse_early(job.config.data, job.config.network.classes)
-        job.workdir.check(job.config)
+        job.workdir.check()
         job.workdir.check_figures(job.config)
         if not job.workdir.begun:
             check_ancestor(job.config)
@@ -95,10 +95,7 @@ def write_table(jobs: Sequence[Job], paper: Mapping[str, str], seeds: int, root:
 
     rows, written = read(), None
     while rows != written:  # another job may have ended in between, and have written first
-        try:
-            replace_text(root.path / "table.md", f"{markdown(rows)}\n\n{notes(rows)}\n")
-            replace_text(root.path / "table.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-        except OSError as error:
-            raise RefusedError(f"cannot write to {root.path}: {error.strerror}") from error
+        replace_text(root.path / "table.md", f"{markdown(rows)}\n\n{notes(rows)}\n")
+        replace_text(root.path / "table.json", json.dumps([asdict(row) for row in rows], indent=1) + "\n")
         rows, written = read(), rows
     return rows

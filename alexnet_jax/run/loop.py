@@ -1,28 +1,33 @@
 """Training (section 5): restore, step, evaluate, report, save."""
 
 import contextlib
+import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from fractions import Fraction
+from typing import NoReturn
 
 import jax
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
-from alexnet_jax.errors import ConfigError, DivergedError, Interrupted
+from alexnet_jax.errors import ConfigError, DivergedError, Interrupted, RefusedError
 from alexnet_jax.learning.metrics import Totals, all_finite
 from alexnet_jax.learning.schedule import learning_rate, make_pace
-from alexnet_jax.learning.step import Batch, make_train_step, no_totals
+from alexnet_jax.learning.step import Batch, Health, make_train_step, no_totals
 from alexnet_jax.run.alarm import StallAlarm
-from alexnet_jax.run.checkpoint import Checkpoints
-from alexnet_jax.run.cluster import agreed
+from alexnet_jax.run.checkpoint import Checkpoints, Kept
+from alexnet_jax.run.cluster import agreed, told_by_all
 from alexnet_jax.run.evaluation import Evaluator
 from alexnet_jax.run.feed import feed
 from alexnet_jax.run.guard import Guard
 from alexnet_jax.run.overview import overview
 from alexnet_jax.run.report import Report, describe
-from alexnet_jax.run.start import restore_or_start
+from alexnet_jax.run.start import check_fits, restore_or_start
+from alexnet_jax.run.watchdog import Watchdog
 from alexnet_jax.run.workdir import Workdir
 
 
@@ -30,18 +35,23 @@ def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> No
     """Trains to the end, from the start or from the last checkpoint."""
     total = config.train.length(packed.images("train"))
     final = workdir.final()
-    checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep)
-    with Guard() as guard, contextlib.closing(checkpoints):
+    size, epochs = config.train.batch_size / packed.images("train"), config.checkpoint.keep_epochs
+    kept = Kept(config.checkpoint.keep, lambda step: int(step * size // epochs) if epochs else 0)
+    checkpoints = Checkpoints(workdir.checkpoints, kept)
+    watchdog = Watchdog(config.limits.stuck)
+    with Guard() as guard, watchdog, contextlib.closing(checkpoints):
         latest = checkpoints.latest()
         if agreed(final is not None and final["step"] >= total and final["step"] == latest):
             workdir.check_figures(config)
             if final:
                 print(f"already complete: step {latest}, validation {describe(final)}")
             return
-        run = Run(config, workdir, packed, mesh, checkpoints)
+        run = Run(config, workdir, packed, mesh, checkpoints, guard, watchdog)
         with contextlib.closing(run.report):
             run.report.say(overview(config, mesh, run.state.params, packed, run.first, run.total))
-            run.learn(guard)
+            for name, before, now in run.changes:
+                run.report.say(f"config {name}={now}, until now {before}")
+            run.learn()
             run.finish()
 
 
@@ -49,55 +59,103 @@ class Run:
     """A run under way: its state, and what it has measured so far."""
 
     def __init__(
-        self, config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh, checkpoints: Checkpoints
+        self,
+        config: Config,
+        workdir: Workdir,
+        packed: PackedSet,
+        mesh: Mesh,
+        checkpoints: Checkpoints,
+        guard: Guard,
+        watchdog: Watchdog,
     ):
         self.config, self.workdir, self.packed, self.mesh = config, workdir, packed, mesh
+        self.guard, self.watchdog, self.began = guard, watchdog, time.monotonic()
         self.images = packed.images("train")
         self.total = config.train.length(self.images)
         self.checkpoints = checkpoints
-        self.state, self.totals, self.errors = restore_or_start(checkpoints, config, mesh)
+        if workdir.begun:
+            check_fits(workdir.read_config(), config)
+        self.state, self.totals, self.progress = restore_or_start(checkpoints, config, mesh)
         self.first = int(self.state.step)
         if self.first > self.total:
             raise ConfigError(
                 f"{workdir.path} is at step {self.first} already, past the {self.total} asked for"
             )
+        self.changes = workdir.changes(config)
         workdir.adopt(config)
-        workdir.forget_after(self.first)
+        workdir.forget_after(self.first, self.validated)
         self.report = Report(workdir, self.first, self.total)
         self.alarm = StallAlarm(config, workdir.metrics())
         self.train_step = make_train_step(config, mesh)
         self.evaluator = Evaluator(config, mesh, packed)
+        self.health: Health | None = None  # of the step under way
         self.unreported: tuple[int, Totals, float] | None = None
         self.clock, self.since = math.nan, self.first  # started once the first step is compiled
+        size, fixed = config.train.batch_size, config.train.order == "fixed"
+        self.order = TrainingOrder(config.seed, self.images, size, fixed=fixed)
         self.period = Fraction(str(config.evaluation.every_epochs)) * self.images  # pictures
 
-    def learn(self, guard: Guard) -> None:
+    def learn(self) -> None:
         """Section 5, step by step."""
-        fixed = self.config.train.order == "fixed"
-        order = TrainingOrder(self.config.seed, self.images, self.config.train.batch_size, fixed=fixed)
+        if self.first and self.evaluation_due(self.first) and self.validated < self.first:
+            self.validate(self.first)  # it was cut short
         steps = range(self.first, self.total)
         trace = self.workdir.trace if self.config.data.trace else None
-        batches = feed(self.packed, "train", order, steps, self.mesh, self.config.data, trace)
+        batches = feed(self.packed, "train", self.order, steps, self.mesh, self.config.data, trace)
         with contextlib.closing(batches):
             for done, batch in enumerate(batches, self.first + 1):
                 self.advance(done, batch)
                 if self.evaluation_due(done):
                     self.validate(done)
-                stop = guard.asked_at(done)
-                if stop or done % self.config.checkpoint.every_steps == 0:
-                    self.save(done)
-                if stop:
-                    self.checkpoints.wait()
-                    raise Interrupted(f"stopped and saved at step {done}; run the same command to go on")
+                if self.guard.asked():
+                    self.stop(done)
+                if done % self.config.checkpoint.every_steps == 0 or done == self.best:
+                    self.try_to_save(done)
+
+    def try_to_save(self, done: int) -> None:
+        """A run whose disk is full may go on: there may be room for the next checkpoint."""
+        self.finish_saving()
+        with self.tolerated():
+            self.save(done)
+
+    def save_now(self, done: int) -> None:
+        """Returns when everything is on disk."""
+        self.finish_saving()
+        self.save(done)
+        self.checkpoints.wait()
+        self.watchdog.alive()
+
+    def finish_saving(self) -> None:
+        """Of a checkpoint under way; one that fails does not keep the next from being tried."""
+        with self.tolerated():
+            self.checkpoints.wait()
+        self.watchdog.alive()
+
+    @contextlib.contextmanager
+    def tolerated(self) -> Iterator[None]:
+        """Reports what could not be saved, or ends the run, as the config says."""
+        try:
+            yield
+        except RefusedError as error:
+            if self.config.checkpoint.when_full == "end":
+                raise
+            self.report.say(f"not saved: {error}")
+
+    def stop(self, done: int) -> NoReturn:
+        """Saves and ends, as it was told to."""
+        self.save_now(done)
+        raise Interrupted(f"stopped and saved at step {done}")
 
     def advance(self, done: int, batch: Batch) -> None:
         """Starts a step, and reports what the one before it has found."""
-        when = (self.epoch(done - 1), self.epoch(self.total), self.errors)
-        pace, before = make_pace(self.config, *when), self.totals
-        self.state, self.totals = self.train_step(self.state, self.totals, self.evaluator.pixels, batch, pace)
+        when = (self.epoch(done - 1), self.epoch(self.total), [error for _, error in self.progress.errors])
+        pace, before = make_pace(self.config, *when), self.health
+        given = (self.state, self.totals, self.evaluator.pixels, batch, pace)
+        self.state, self.totals, self.health = self.train_step(*given)
         # One step waits while another runs. With more, batches pile up on the device, and on simulated ones
         # XLA:CPU comes to a standstill at 32: the threads that launch steps wait for each other.
-        jax.block_until_ready(before)
+        self.require_health(done - 1, before)
+        self.watchdog.alive()
         if math.isnan(self.clock):
             self.clock = time.monotonic()
         self.flush()
@@ -108,6 +166,23 @@ class Run:
 
     def epoch(self, step: int) -> float:
         return step * self.config.train.batch_size / self.images
+
+    @property
+    def seconds(self) -> float:
+        """That the run took so far, but for what was not saved."""
+        return self.progress.seconds + time.monotonic() - self.began
+
+    @property
+    def validated(self) -> int:
+        """The step of the last validation."""
+        errors = self.progress.errors
+        return errors[-1][0] if errors else 0
+
+    @property
+    def best(self) -> int | None:
+        """The step of the lowest validation error, the first of several, if it is to be kept."""
+        errors = self.progress.errors if self.config.checkpoint.keep_best else []
+        return min(errors, key=lambda pair: pair[1], default=[None])[0]
 
     def evaluation_due(self, done: int) -> bool:
         size = self.config.train.batch_size
@@ -123,17 +198,26 @@ class Run:
         speed = (step - self.since) * self.config.train.batch_size / (now - self.clock)
         self.clock, self.since = now, step
         self.report.figures(step, "train", {**means, "learning_rate": rate, "images_per_second": speed})
-        self.require(math.isfinite(means["loss"]), "training loss", step)
         if warning := self.alarm(step, means["loss"]):
             self.report.say(warning)
 
+    def settle(self, done: int) -> None:
+        """Waits for the last step, and reports what it has found."""
+        self.require_health(done, self.health)
+        self.flush()
+
     def validate(self, done: int) -> dict[str, float]:
         """Validation figures, whose error the plateau rule sees."""
-        self.flush()
-        jax.block_until_ready(self.totals)  # the step under way is training's time
+        self.settle(done)  # the step under way is training's time
         began = time.monotonic()
-        values = self.evaluator(self.state)
-        self.errors.append(values["top1_error"])
+
+        def tell(_: int) -> None:
+            self.watchdog.alive()
+            if self.guard.asked():
+                self.stop(done)
+
+        values = self.evaluator(self.state, tell)
+        self.progress.errors.append((done, values["top1_error"]))
         self.report.figures(done, "validation", values)
         self.clock += time.monotonic() - began
         self.require(math.isfinite(values["loss"]), "validation loss", done)
@@ -141,27 +225,54 @@ class Run:
 
     def save(self, done: int) -> None:
         """Starts a checkpoint, once it is certain that it holds numbers."""
-        self.flush()
+        self.settle(done)
         self.require(bool(all_finite(self.state)), "network", done)
-        self.checkpoints.save(done, (self.state, self.totals), {"validation_errors": self.errors})
+        if self.config.checkpoint.keep_best:
+            self.checkpoints.kept.errors = dict(self.progress.errors)
+        if unwritten := told_by_all(self.workdir.write_out())[0]:  # no process saves if the first does not
+            raise RefusedError(unwritten)
+        progress = dataclasses.asdict(self.progress) | {"seconds": self.seconds}
+        self.checkpoints.save(done, (self.state, self.totals), progress)
 
     def finish(self) -> None:
         """The last checkpoint and the closing figures."""
         lines = [x for x in self.workdir.metrics() if (x["split"], x["step"]) == ("validation", self.total)]
         if not agreed(bool(lines)):
             lines = [self.validate(self.total)]
-        self.save(self.total)
-        self.checkpoints.wait()
+        self.save_now(self.total)
         for line in lines:  # none where another process has them
             figures = {name: line[name] for name in ("loss", "top1_error", "top5_error")}
             self.report.figures(self.total, "final", figures)
-            self.report.say(f"done   validation {describe(figures)}")
+            if unwritten := self.workdir.write_out():
+                raise RefusedError(unwritten)
+            took = tqdm.format_interval(self.seconds)
+            self.report.say(f"done   validation {describe(figures)}  in {took}")
+
+    def require_health(self, step: int, health: Health | None) -> None:
+        """Ends a run whose step has found what is no number; it has changed nothing."""
+        if health is None:  # there was none since the start
+            return
+        loss, norms = jax.device_get((health.loss, health.norms))
+        if math.isfinite(loss) and all(map(math.isfinite, norms)):
+            return
+        layers = dict(zip(self.config.network.layers(), map(float, norms), strict=True))
+        rows = self.order(step - 1).tolist()
+        where = self.workdir.write_divergence(
+            {"step": step, "loss": float(loss), "gradient_norms": layers, "rows": rows}
+        )
+        listed = ", ".join(f"{name} {norm:.3g}" for name, norm in layers.items())
+        self.diverged(f"step {step}: loss {loss:.4g}, norms of gradients {listed}; {where}")
 
     def require(self, finite: bool, what: str, step: int) -> None:
         """Ends a run that is beyond repair."""
         if not finite:
-            saved = self.checkpoints.latest()
-            raise DivergedError(
-                f"the {what} is not finite any more at step {step}: lower schedule.learning_rate, or look at "
-                f"the data; {'nothing was saved' if saved is None else f'step {saved} was saved before'}"
-            )
+            self.diverged(f"the {what} is not finite any more at step {step}")
+
+    def diverged(self, words: str) -> NoReturn:
+        with contextlib.suppress(RefusedError):
+            self.checkpoints.wait()
+        saved = self.checkpoints.latest()
+        raise DivergedError(
+            f"{words}; {'nothing was saved' if saved is None else f'step {saved} was saved before'}; lower "
+            "schedule.learning_rate, raise schedule.warmup_epochs, or look at the data"
+        )

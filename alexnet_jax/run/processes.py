@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
-from alexnet_jax.errors import STOPPED, ConfigError, Interrupted, UserError
+from alexnet_jax.errors import STOPPED, ConfigError, Interrupted, LostError, UserError
 from alexnet_jax.network.alexnet import layer_sizes
 from alexnet_jax.run.guard import leave
 
@@ -75,6 +76,12 @@ def config_words() -> tuple[str, ...]:
     return tuple(found)
 
 
+def command() -> str:
+    """What was typed to start this, as a shell reads it."""
+    module = sys.modules["__main__"].__spec__
+    return shlex.join(["python", *(["-m", module.name] if module else [sys.argv[0]]), *sys.argv[1:]])
+
+
 def require(flag: flags.FlagHolder[str | None], example: str) -> str:
     """The value of a flag that must be given."""
     if not flag.value:
@@ -115,7 +122,7 @@ def run(main: Callable[..., None], words: int = 0) -> None:
         signal.signal(signal.SIGINT, leave)  # until what can be saved has its own way
         if os.getpid() == 1:  # of a container: the kernel keeps from it what it has no handler for
             signal.signal(signal.SIGTERM, leave)
-        logging.set_verbosity(logging.ERROR)
+        logging.set_verbosity(logging.FATAL)  # what goes wrong is raised too
         app.run(lambda arguments: _guarded(checked, arguments), flags_parser=_parse)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
@@ -152,4 +159,6 @@ def _last_line(error: Exception) -> str:
 def _end(error: UserError) -> None:
     prefix = "" if isinstance(error, Interrupted) else "error: "
     print(f"{prefix}{error}", file=sys.stderr, flush=True)
+    if isinstance(error, LostError):
+        os._exit(error.exit_code)  # JAX would wait for those who are gone
     sys.exit(error.exit_code)

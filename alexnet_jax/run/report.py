@@ -1,9 +1,12 @@
 """What a run says: a bar or plain lines on the terminal, metrics.jsonl, TensorBoard."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import tensorflow as tf
 from clu import metric_writers
 from tqdm import tqdm
 
@@ -24,7 +27,7 @@ class Report:
             dynamic_ncols=True,
             disable=not (workdir.writes and sys.stderr.isatty()),
         )
-        self._started, self._first = None, first
+        self._started, self._first, self._lost = None, first, False
 
     def step(self, step: int) -> None:
         """Moves the bar; pace and time left are reckoned from the first step, which is compiled."""
@@ -39,7 +42,8 @@ class Report:
         if self._writer is None:
             return
         self.workdir.append({"step": step, "split": split, **values})
-        self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
+        with self._tolerated():
+            self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
         text = f"{step:>7}/{self.total}  {split:<10}  {describe(values)}"
         if split == "train" and not self._bar.disable:
             self._bar.set_postfix_str(f"loss {values['loss']:.3f}, top-1 {100 * values['top1_error']:.1f} %")
@@ -57,8 +61,20 @@ class Report:
     def close(self) -> None:
         self._bar.close()
         if self._writer is not None:
-            self._writer.flush()
-            self._writer.close()
+            with self._tolerated():
+                self._writer.flush()
+            with self._tolerated():
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _tolerated(self) -> Iterator[None]:
+        """TensorBoard's events are lost where the disk is full: `metrics.jsonl` is what counts."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if not self._lost:
+                self.say(f"not written for TensorBoard: {error.message}")
+            self._lost = True
 
     def _time_left(self, step: int) -> str:
         if step <= self._first:

@@ -38,7 +38,7 @@ def run_all(jobs: Sequence[Job]) -> int:
     report = SweepReport(jobs, len(jobs) - len(waiting))
     with Guard() as guard, contextlib.closing(report):
         for job in waiting:
-            if guard.asked:
+            if guard.asked():
                 raise Interrupted(report.stopped())
             report.begin(job)
             code, words = _run(job, guard, report)
@@ -47,7 +47,7 @@ def run_all(jobs: Sequence[Job]) -> int:
             if ended := outcome(job):
                 report.ended += 1
                 report.end(job, _describe(ended))
-            elif guard.asked or code in (PREEMPTED, STOPPED):
+            elif guard.asked() or code in (PREEMPTED, STOPPED):
                 raise Interrupted(report.stopped())
             elif code == CONFIG:
                 raise ConfigError(f"{job.name}: {words}")
@@ -75,7 +75,7 @@ def _run(job: Job, guard: Guard, report: "SweepReport") -> tuple[int, str]:
         asked = False
         try:
             while process.poll() is None:
-                if guard.asked and not asked:
+                if guard.asked() and not asked:
                     # Ctrl-C on a terminal reaches it too, and a second would end it unsaved: TERM does not.
                     process.terminate()
                     asked = True

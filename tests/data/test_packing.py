@@ -186,6 +186,16 @@ def test_what_lies_beside_the_pictures(packed_path: Path, tmp_path: Path, name: 
         find_packed(config)
 
 
+def test_an_index_without_splits(packed_path: Path, tmp_path: Path) -> None:
+    """It can be read, and cannot be right."""
+    shutil.copytree(packed_path, tmp_path / "packed" / "few-72-raw")
+    index = tmp_path / "packed" / "few-72-raw" / "dataset_info.json"
+    index.write_text(json.dumps({k: v for k, v in json.loads(index.read_text()).items() if k != "splits"}))
+    config = DataConfig("few", 72, "raw", str(tmp_path), 1, 1, 0, trace=False)
+    with pytest.raises(RefusedError, match=r"few-72-raw is damaged: its number of pictures cannot be right"):
+        open_packed(config, 10)
+
+
 def test_another_form_does_not_go_on(halves: Plan, few: tfds.core.DatasetBuilder) -> None:
     other = plan(few, halves.target, Form(SIZE, "jpeg", 80))
     with pytest.raises(RefusedError, match=r"another encoding \(it was raw, and is now jpeg\): delete it"):

@@ -86,7 +86,7 @@ class Trainer:
         losses, states = [], [jax.device_get(start)]
         for i, rate in enumerate(rates, first):
             batch = random_batch(self.config, self.mesh, i, draw)
-            state, totals = self.compiled(state, Totals.zero(), self.looks, batch, Pace.steady(rate))
+            state, totals, _ = self.compiled(state, Totals.zero(), self.looks, batch, Pace.steady(rate))
             losses.append(totals.means()["loss"])
             states.append(jax.device_get(state))
         return {"losses": losses, "states": states}
@@ -110,7 +110,7 @@ def train_double(config: Config, shape: tuple[int, int]) -> tuple[dict, dict]:
     step = make_train_step(config, mesh)
     state = jax.device_put(as_double(first_state(config)), state_shardings(config, mesh))
     for i in range(3):
-        state, _ = step(state, Totals.zero(), looks, random_batch(config, mesh, i), Pace.steady(0.01))
+        state, *_ = step(state, Totals.zero(), looks, random_batch(config, mesh, i), Pace.steady(0.01))
     return jax.device_get((state.params, state.averages))
 
 

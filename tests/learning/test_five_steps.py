@@ -153,7 +153,7 @@ def found(name: str, shape: tuple[int, int]) -> Iterator[tuple[State, float]]:
     for i, moment in enumerate(MOMENTS[name]):
         pace = make_pace(config, moment.epoch, config.train.epochs, moment.errors)
         batch = random_batch(config, mesh, i, blotched_rows)
-        state, totals = step(state, Totals.zero(), looks, batch, pace)
+        state, totals, _ = step(state, Totals.zero(), looks, batch, pace)
         yield jax.device_get(state), totals.means()["loss"]
 
 

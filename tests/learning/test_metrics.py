@@ -2,8 +2,9 @@
 
 import jax
 import numpy as np
+import pytest
 
-from alexnet_jax.learning.metrics import Totals, score
+from alexnet_jax.learning.metrics import Totals, all_finite, score
 
 
 def test_score_against_numpy() -> None:
@@ -39,6 +40,15 @@ def test_sums_add_up() -> None:
     once = score(scores, labels)
     twice = (Totals.zero() + once + once).means()
     np.testing.assert_allclose(list(twice.values()), list(once.means().values()))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 7, 11])
+def test_all_finite(bad: float, place: int) -> None:
+    whole = np.linspace(-3e38, 3e38, 12, dtype=np.float32)
+    assert all_finite({"a": whole, "step": np.int32(-5)})
+    whole[place] = bad
+    assert not all_finite({"step": np.int32(5), "a": whole.reshape(3, 4)})
 
 
 def test_what_is_not_a_number_is_an_error() -> None:

@@ -73,7 +73,7 @@ def test_the_step_follows_the_gradient_of_the_mean_loss(narrow: Config) -> None:
         def run(distance: float) -> tuple[State, float]:
             params = jax.tree.map(lambda w, d: w + distance * d, start.params, direction)
             moved = dataclasses.replace(start, params=params)
-            state, totals = step(
+            state, totals, _ = step(
                 jax.device_put(moved, state_shardings(config, mesh)),
                 Totals.zero(),
                 looks,
@@ -112,7 +112,7 @@ def test_a_batch_is_learnt_by_heart(narrow: Config) -> None:
     step, looks, totals = make_train_step(config, mesh), random_pixels(config), no_totals(mesh)
     batch, losses = random_batch(config, mesh, draw=blotched_rows), []
     for _ in range(200):
-        state, totals = step(state, totals, looks, batch, Pace.steady(0.01))
+        state, totals, _ = step(state, totals, looks, batch, Pace.steady(0.01))
         losses.append(float(totals.loss) / 8)
     losses = np.diff(losses, prepend=0)
     assert losses[0] > 2
@@ -190,7 +190,7 @@ def test_what_the_host_says_and_the_config_shares(narrow: Config) -> None:
 
     def run(config: Config, pace: Pace, batch: str) -> tuple[State, float]:
         step, looks = make_train_step(config, mesh), random_pixels(config)
-        state, totals = step(jax.device_put(start), Totals.zero(), looks, rows[batch], pace)
+        state, totals, _ = step(jax.device_put(start), Totals.zero(), looks, rows[batch], pace)
         return jax.device_get(state), float(totals.loss)
 
     state, loss = run(config, still, "all")

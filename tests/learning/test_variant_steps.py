@@ -67,7 +67,9 @@ def test_batch_norms_averages() -> None:
         found, losses = [], []
         for start in starts:
             state = jax.device_put(start, state_shardings(config, mesh))
-            state, totals = step(state, Totals.zero(), looks, random_batch(config, mesh), Pace.steady(0.01))
+            state, totals, _ = step(
+                state, Totals.zero(), looks, random_batch(config, mesh), Pace.steady(0.01)
+            )
             found.append(jax.device_get(state))
             losses.append(totals.means()["loss"])
     assert losses[0] == losses[1]

@@ -1,7 +1,9 @@
 """Runs the commands as users do, in processes of their own."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,8 @@ NARROW = (
     "--config.train.blocks=0",  # compiled in less time
 )
 
+STARTED: list[subprocess.Popen] = []  # by the test that runs
+
 
 def narrow(recipe: ConfigDict, data_dir: Path, steps: int, **more: dict[str, Any]) -> Config:
     """A recipe with the network and the batch of `NARROW`, for runs within this process."""
@@ -34,9 +38,18 @@ def narrow(recipe: ConfigDict, data_dir: Path, steps: int, **more: dict[str, Any
     return build(values)
 
 
+def end(process: subprocess.Popen) -> None:
+    """With what it has started, which a launcher that is killed could not end."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    for child in children.read_text().split() if process.poll() is None else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
+    process.kill()
+
+
 def command(module: str, *arguments: str, data_dir: Path) -> subprocess.Popen:
     """Starts python -m alexnet_jax.MODULE."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", f"alexnet_jax.{module}", *arguments],
         cwd=ROOT,
         env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
@@ -44,6 +57,8 @@ def command(module: str, *arguments: str, data_dir: Path) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def run(module: str, *arguments: str, data_dir: Path, code: int = 0) -> tuple[str, str]:
@@ -52,7 +67,7 @@ def run(module: str, *arguments: str, data_dir: Path, code: int = 0) -> tuple[st
     try:
         out, err = process.communicate(timeout=300)
     finally:
-        process.kill()  # where it hangs
+        end(process)  # where it hangs
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
 

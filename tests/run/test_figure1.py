@@ -103,8 +103,12 @@ def made_up(path: Path, activation: str, errors: Sequence[float], **changes: Any
     path.mkdir()
     workdir.adopt(recipe(activation, path / "no data", **changes))
     for i, error in enumerate(errors, 1):
-        workdir.append({"step": 10 * i, "split": "train", "loss": 1.0, "top1_error": error})
-        workdir.append({"step": 10 * i, "split": "validation", "loss": 1.0, "top1_error": 0.0})
+        workdir.append(
+            {"step": 10 * i, "split": "train", "loss": 1.0, "top1_error": error, "top5_error": 0.0}
+        )
+        workdir.append(
+            {"step": 10 * i, "split": "validation", "loss": 1.0, "top1_error": 0.0, "top5_error": 0.0}
+        )
     return workdir
 
 

@@ -1,16 +1,21 @@
 """The loop, from within: the end of a run, and how far it runs ahead of the devices."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.errors import ConfigError, DivergedError, RefusedError
+from alexnet_jax.errors import ConfigError, DivergedError, Interrupted, RefusedError
+from alexnet_jax.learning.step import State
 from alexnet_jax.mesh import make_mesh
+from alexnet_jax.run.evaluation import Evaluator
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
@@ -45,6 +50,49 @@ def test_the_end_of_a_run(data_dir: Path, tmp_path: Path, capsys: pytest.Capture
     assert lines(tmp_path) == whole
 
 
+@pytest.mark.parametrize("end", [10, 16])
+def test_stopped_while_it_evaluates(
+    end: int, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the third batch of an evaluation, in the middle of a run and at its end: it is made anew."""
+    sections = {"evaluation": {"every_epochs": 0.04, "batch_size": 200}, "train": {"log_every": 2}}
+    config, mesh = narrow(quickstart.get_config(), data_dir, end, **sections), make_mesh(1, 2)
+    packed, evaluate, looked = open_packed(config.data, 10), Evaluator.__call__, []
+
+    def evaluate_and_look(self: Evaluator, state: State, tell: Callable[[int], None]) -> dict[str, float]:
+        def look(images: int) -> None:
+            looked.append(images)
+            if len(looked) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            tell(images)
+
+        return evaluate(self, state, look)
+
+    train(config, Workdir(str(tmp_path / "whole")), packed, mesh)
+    monkeypatch.setattr(Evaluator, "__call__", evaluate_and_look)
+    parts = Workdir(str(tmp_path / "parts"))
+    with pytest.raises(Interrupted, match="stopped and saved at step 10"):
+        train(config, parts, packed, mesh)
+    assert [line["step"] for line in lines(parts.path)] == [2, 4, 6, 8, 10]
+    train(config, parts, packed, mesh)
+    whole = lines(tmp_path / "whole")
+    assert lines(parts.path) == whole
+    assert [line["step"] for line in whole if line["split"] == "validation"] == sorted({10, end})
+
+
+def test_which_checkpoints_stay(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest; the first of every quarter of an epoch, of 250 steps; the best, saved when it is found."""
+    errors = iter([0.5, 0.3, 0.4, 0.3, 0.6])  # after 50, 100, 150, 200, 250 steps
+    found = {"loss": 1.0, "top5_error": 0.1}
+    monkeypatch.setattr(Evaluator, "__call__", lambda *_: found | {"top1_error": next(errors)})
+    sections = {"evaluation": {"every_epochs": 0.2}, "train": {"log_every": 100}}
+    sections["checkpoint"] = {"every_steps": 60, "keep": 1, "keep_epochs": 0.25}
+    config = narrow(quickstart.get_config(), data_dir, 250, **sections)
+    train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 1))
+    # Saved after 50, 60, 100 (the best), 120, 180, 240 and 250; quarters begin at 62.5, 125, 187.5 and 250.
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [100, 180, 240, 250]
+
+
 def test_a_corrupt_log(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2, "split": "train"}\n')
     config = narrow(quickstart.get_config(), data_dir, 5)
@@ -53,13 +101,14 @@ def test_a_corrupt_log(data_dir: Path, tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_numbers(data_dir: Path, tmp_path: Path) -> None:
-    """What is saved is looked at itself: the loss of its step was computed before it."""
+    """A rate that is far too high: what was saved before is whole."""
     hopeless = {"schedule": {"learning_rate": 1e9}, "checkpoint": {"every_steps": 1}}
     config = narrow(quickstart.get_config(), data_dir, 20, **hopeless)
     with pytest.raises(DivergedError) as error:
         train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 2))
     found = re.search(
-        r"the network is not finite any more at step (\d+): .*; step (\d+) was saved", str(error.value)
+        r"step (\d+): loss .*, norms of gradients conv1 .*; step (\d+) was saved before; lower",
+        str(error.value),
     )
     assert found, error.value
     assert int(found[2]) == int(found[1]) - 1

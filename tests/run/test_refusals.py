@@ -161,10 +161,12 @@ def diverged(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def test_a_loss_that_is_no_number(diverged: tuple[Path, str]) -> None:
     """Nothing is saved of it, and the log stays JSON."""
     workdir, err = diverged
-    assert "the training loss is not finite any more at step 5: lower sched" in complaint(err)
-    assert "nothing was saved" in err
+    words = (
+        r"error: step (\d): loss .*, norms of gradients conv1 .*diverged.json; nothing was saved; lower sch"
+    )
+    assert re.match(words, complaint(err))
     assert not list((workdir / "checkpoints").glob("[0-9]*"))
-    assert json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["loss"] is None
+    assert json.loads((workdir / "diverged.json").read_text())["loss"] is None
 
 
 def test_what_saved_nothing_may_begin_anew(diverged: tuple[Path, str], tmp_path: Path) -> None:
@@ -173,12 +175,34 @@ def test_what_saved_nothing_may_begin_anew(diverged: tuple[Path, str], tmp_path:
     workdir = Workdir(str(tmp_path / "run"))
     before = workdir.read_config()
     other = dataclasses.replace(before, seed=before.seed + 1)
-    workdir.check(other)
+    workdir.check_same(other)
     workdir.adopt(other)
     assert workdir.read_config() == other
     (workdir.checkpoints / "1").mkdir()
     with pytest.raises(RefusedError, match=f"holds a run with seed={other.seed}, this config says"):
-        workdir.check(before)
+        workdir.check_same(before)
+
+
+def test_a_config_that_changes(data_dir: Path, tmp_path: Path) -> None:
+    """What is allowed is named; what does not fit is refused, whatever is allowed."""
+    flags, allow = ("--config.train.steps=2", "--config.train.log_every=2"), "--allow_config_change"
+    train(tmp_path, *flags, data_dir=data_dir)
+    later = ("--config.train.steps=4", "--config.optimizer.momentum=0.5", "--config.train.order=fixed")
+    _, err = train(tmp_path, *flags, *later, data_dir=data_dir, code=REFUSED)
+    words = (
+        "holds a run with train.order=shuffled, this config says fixed; choose another --workdir, or say --a"
+    )
+    assert words in complaint(err)
+    wide = ("--config.network.conv1.width=16", allow)
+    _, err = train(tmp_path, *flags, *later, *wide, data_dir=data_dir, code=REFUSED)
+    assert "does not fit: params/conv1/bias is (2, 4), this config needs (2, 8)" in complaint(err)
+    out, _ = train(tmp_path, *flags, *later, allow, data_dir=data_dir)
+    found = [line for line in out.splitlines() if line.startswith("config ")]
+    assert found == [
+        "config optimizer.momentum=0.5, until now 0.9",
+        "config train.steps=4, until now 2",
+        "config train.order=fixed, until now shuffled",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """A run that was interrupted ends bitwise where an undisturbed one does."""
 
+import dataclasses
 import re
 import signal
 import subprocess
+import threading
 import time
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -19,9 +22,11 @@ EVERY = ("--config.train.log_every=2", "--config.checkpoint.every_steps=12")
 def saved(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """Every array of a checkpoint, by name, as it lies on disk."""
     path = workdir / "checkpoints" / str(step) / "arrays"
-    with warnings.catch_warnings(), ocp.PyTreeCheckpointer() as checkpointer:
-        warnings.simplefilter("ignore")  # it asks for shardings, and here there is only the host
-        restored = checkpointer.restore(path, args=ocp.args.PyTreeRestore())
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        on_host = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), checkpointer.metadata(path).item_metadata.tree
+        )
+        restored = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=on_host))
     flat = {}
 
     def walk(name: str, value: object) -> None:
@@ -61,28 +66,64 @@ def test_twelve_and_eight_are_twenty(data_dir: Path, tmp_path: Path) -> None:
 FLAGS = ("--config.train.steps=300", "--config.train.log_every=7", "--config.evaluation.every_epochs=0.5")
 
 
-def interrupt(process: subprocess.Popen, workdir: Path, step: int, number: signal.Signals) -> str:
-    """Sends a signal once the log has reached a step; what the process complained of."""
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """When a run is disturbed, by what, and what it must say then."""
+
+    has_come: Callable[[Path, str], bool]  # given its folder and what it has printed
+    number: signal.Signals
+    words: str
+
+
+def logged(step: int) -> Callable[[Path, str], bool]:
+    def has_come(path: Path, _: str) -> bool:
+        return (path / "metrics.jsonl").exists() and any(line["step"] >= step for line in lines(path))
+
+    return has_come
+
+
+def is_saving(path: Path, out: str) -> bool:
+    return "run  " in out and any(path.glob("checkpoints/*tmp*"))  # what the killed one left is gone by then
+
+
+MOMENTS = (
+    Moment(lambda _, out: "hosts" in out, signal.SIGTERM, "stopped, with nothing to save: the same"),
+    Moment(lambda _, out: "run  " in out, signal.SIGTERM, "stopped and saved at step 1;"),  # it compiles
+    Moment(logged(7), signal.SIGINT, "stopped and saved at step"),
+    Moment(logged(145), signal.SIGKILL, ""),
+    Moment(is_saving, signal.SIGTERM, "stopped and saved at step"),
+)
+
+
+def interrupt(process: subprocess.Popen, workdir: Path, moment: Moment) -> str:
+    """Sends a signal when its moment has come; what the process complained of."""
+    said = []
+    listener = threading.Thread(target=lambda: said.extend(iter(process.stdout.readline, "")))
+    listener.start()
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if (workdir / "metrics.jsonl").exists() and lines(workdir) and lines(workdir)[-1]["step"] >= step:
-            break
-        time.sleep(0.01)
-    process.send_signal(number)
-    return process.communicate(timeout=120)[1]
+    while (
+        process.poll() is None and time.monotonic() < deadline and not moment.has_come(workdir, "".join(said))
+    ):
+        time.sleep(0.001)
+    process.send_signal(moment.number)
+    process.wait(timeout=120)
+    listener.join()
+    with process.stdout, process.stderr:
+        return process.stderr.read()
 
 
-def test_interrupted_three_times(data_dir: Path, tmp_path: Path) -> None:
-    """By Ctrl-C, TERM and kill -9, between checkpoints and lines of the log; started again each time."""
+def test_interrupted(data_dir: Path, tmp_path: Path) -> None:
+    """By Ctrl-C, TERM and kill -9: starting, compiling, learning, saving; started again each time."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(whole, *FLAGS, data_dir=data_dir)
     flags = (*FLAGS, "--config.checkpoint.every_steps=40")
     everything = ("--config=configs/quickstart.py", f"--workdir={parts}", *NARROW, *flags)
-    for step, number in ((7, signal.SIGINT), (60, signal.SIGTERM), (145, signal.SIGKILL)):
+    for moment in MOMENTS:
         process = command("main", *everything, data_dir=data_dir)
-        err = interrupt(process, parts, step, number)
-        assert process.returncode == (-number if number == signal.SIGKILL else PREEMPTED), err
-        assert ("stopped and saved at step" in err) == (number != signal.SIGKILL)
+        err = interrupt(process, parts, moment)
+        killed = moment.number == signal.SIGKILL
+        assert process.returncode == (-moment.number if killed else PREEMPTED), err
+        assert moment.words in err
         assert "Traceback" not in err
     out, _ = train(parts, *flags, data_dir=data_dir)
     assert re.search(r"resuming at step \d+ of 300", out)

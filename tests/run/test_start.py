@@ -14,7 +14,7 @@ from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.step import State, init_state
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.ancestor import check_ancestor
-from alexnet_jax.run.checkpoint import Checkpoints
+from alexnet_jax.run.checkpoint import Checkpoints, Kept
 from alexnet_jax.run.start import restore_or_start
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
@@ -34,8 +34,8 @@ def ancestor(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     state = jax.tree.map(lambda x: x + np.ones((), x.dtype), init_state(config, mesh))
     workdir = Workdir(str(path))
     workdir.adopt(config)
-    checkpoints = Checkpoints(workdir.checkpoints, keep=1)
-    checkpoints.save(1, (state, Totals.zero()), {"validation_errors": [0.5]})
+    checkpoints = Checkpoints(workdir.checkpoints, Kept(1))
+    checkpoints.save(1, (state, Totals.zero()), {"errors": [(1, 0.5)], "seconds": 1.0})
     checkpoints.close()
     return path, jax.device_get(state)
 
@@ -45,11 +45,11 @@ def test_the_trunk_arrives_bit_for_bit(ancestor: tuple[Path, State], data_dir: P
     path, learnt = ancestor
     config, mesh = six_convs(data_dir, 0, 10, str(path)), make_mesh(2, 1)
     check_ancestor(config)
-    checkpoints = Checkpoints(tmp_path, keep=1)
-    state, totals, errors = restore_or_start(checkpoints, config, mesh)
+    checkpoints = Checkpoints(tmp_path, Kept(1))
+    state, totals, progress = restore_or_start(checkpoints, config, mesh)
     checkpoints.close()
     fresh = jax.device_get(init_state(config, mesh))
-    assert (int(state.step), float(totals.images), errors) == (0, 0, [])
+    assert (int(state.step), float(totals.images), progress.errors) == (0, 0, [])
     assert set(state.params) == set(learnt.params)
     trunk = set(learnt.params) - {"fc8"}
     assert "conv6" in trunk
@@ -89,4 +89,4 @@ def test_a_run_keeps_its_ancestor(data_dir: Path, tmp_path: Path) -> None:
     workdir.adopt(six_convs(data_dir, 0, 10, "runs/one"))
     (workdir.checkpoints / "5").mkdir(parents=True)
     with pytest.raises(RefusedError, match="holds a run with init_from=runs/one, this config says runs/two"):
-        workdir.check(six_convs(data_dir, 0, 10, "runs/two"))
+        workdir.check_same(six_convs(data_dir, 0, 10, "runs/two"))
