@@ -9,11 +9,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 import jax
 from jax.experimental import multihost_utils
 
 from alexnet_jax.errors import PREEMPTED, Interrupted
+
+AGAIN = 10  # seconds: time enough to clean up
 
 
 class Guard:
@@ -55,14 +58,29 @@ class Guard:
 
 @contextlib.contextmanager
 def interruptible(words: str) -> Iterator[None]:
-    """While others are at work, who ask nobody: TERM and Ctrl-C end it where it is, and say so."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    """While others are at work, who ask nobody: TERM and Ctrl-C end it where it is, and say so.
+
+    By an exception, so that they clean up; where one is swallowed, as by what Python ignores in a destructor,
+    another one comes `AGAIN` seconds later.
+    """
+    asked = []
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        asked.append(number)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    before = [signal.signal(number, stop) for number in numbers]
     try:
         yield
+        if asked:
+            raise KeyboardInterrupt
     except KeyboardInterrupt as error:
         raise Interrupted(words) from error
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
