@@ -138,6 +138,10 @@ def _guarded(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) ->
         main(arguments)
     except UserError as error:
         _end(error)
+    finally:
+        # Where one task has ended srun tells the others to, which are about to, with codes of their own. As
+        # Python ends it gives a signal its usual meaning back, unless it is ignored.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:

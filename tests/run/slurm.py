@@ -46,7 +46,7 @@ MpiDefault=none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MailProg=/bin/true
-KillWait=5
+KillWait=30
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=127.0.0.[1-2] NodeHostname=localhost NodeAddr=127.0.0.[1-2] Port=[{nodes}] CPUs=4 Gres=gpu:2
