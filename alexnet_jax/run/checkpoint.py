@@ -73,6 +73,9 @@ class Checkpoints:
     def __init__(self, path: Path, kept: Kept | None = None):
         """Opens the folder; to write, `kept` says which ones stay, and old leftovers go."""
         self.path, self.kept, self._writes = path, kept, kept is not None
+        # Where a read or a write fails Orbax closes its loop on the others, which complain one by one when
+        # they end. It makes such loops in threads that outlive the calls below: this one stays.
+        asyncio.new_event_loop = _TidyLoop
         self._manager, self._writing = self._open(), None
         # Reads without a word to other processes: one of them may fail.
         me = jax.process_index()
@@ -155,8 +158,7 @@ class Checkpoints:
             digests=ocp.args.JsonRestore(),
         )
         try:
-            with _tidy_loops():
-                found = self._reader.restore(self.path / str(step), args=items)
+            found = self._reader.restore(self.path / str(step), args=items)
         except Exception as error:  # among them bare ones, for files that are cut off
             reason = _reason(error)
             if re.search(PASSING, f"{type(error).__name__} {error}"):
@@ -258,13 +260,3 @@ class _TidyLoop(asyncio.SelectorEventLoop):
             if not self.is_closed():
                 raise
         return None
-
-
-@contextlib.contextmanager
-def _tidy_loops() -> Iterator[None]:
-    """Where a read fails Orbax closes its loop on the others, which complain one by one when they end."""
-    usual, asyncio.new_event_loop = asyncio.new_event_loop, _TidyLoop
-    try:
-        yield
-    finally:
-        asyncio.new_event_loop = usual
