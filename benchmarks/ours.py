@@ -11,8 +11,9 @@ import numpy as np
 from alexnet_jax.build import build
 from alexnet_jax.learning.augment import pixels
 from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.prediction import make_evaluation_step
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import Batch, init_state, make_evaluation_step, make_train_step
+from alexnet_jax.learning.step import Batch, init_state, make_train_step
 from alexnet_jax.mesh import make_mesh
 from configs.imagenet import PAPER
 

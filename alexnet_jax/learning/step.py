@@ -1,4 +1,4 @@
-"""One step of learning, and one of evaluation, over the mesh.
+"""One step of learning over the mesh.
 
 The loss is computed inside `shard_map`, where `cross` can reach the other towers, and ends in a sum over the
 whole mesh. The gradient is taken outside: averaging gradients by hand inside would be silently wrong. The
@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import optax
@@ -19,24 +18,15 @@ from jax import numpy as jnp
 from jax.sharding import Mesh
 
 from alexnet_jax.config import Config, NetworkConfig
-from alexnet_jax.learning.augment import (
-    Colours,
-    Pixels,
-    draw_colours,
-    fixed_views,
-    random_view,
-    shared,
-)
-from alexnet_jax.learning.blocks import copies, sum_of_blocks
+from alexnet_jax.learning.augment import Colours, Pixels, draw_colours, random_view, shared
 from alexnet_jax.learning.metrics import Totals, score
 from alexnet_jax.learning.optimizer import make_optimizer
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.mesh import DATA, EVERYWHERE, PARAMETERS, TOWER, compiler_options, row_spec, shard
+from alexnet_jax.learning.spread import Params, compile_on, over_mesh, spread
+from alexnet_jax.mesh import EVERYWHERE, PARAMETERS, TOWER, shard
 from alexnet_jax.network.alexnet import AlexNet
 
 WEIGHTS, TRAINING = 0, 1  # what a seed is used for
-
-Params = dict[str, dict[str, jax.Array]]
 
 
 @jax.tree_util.register_dataclass
@@ -69,8 +59,6 @@ class Health:
 
 
 TrainStep = Callable[[State, Totals, Pixels, Batch, Pace], tuple[State, Totals, Health]]
-EvaluationStep = Callable[[State, Totals, Pixels, Batch], Totals]
-PredictionStep = Callable[[State, Pixels, jax.Array], jax.Array]
 
 
 def network_graph(config: NetworkConfig) -> nnx.GraphDef:
@@ -156,40 +144,7 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         return jax.tree.map(partial(jnp.where, finite), new, state), totals + sums, health
 
     places = (state_shardings(config, mesh), shard(mesh, EVERYWHERE), shard(mesh, EVERYWHERE))
-    return _compile(step, mesh, out_shardings=places, donate_argnums=0)
-
-
-def make_evaluation_step(config: Config, mesh: Mesh, views: int) -> EvaluationStep:
-    """The compiled step: (state, totals, pixels, batch) -> totals."""
-    predict = _prediction(config, mesh, views)
-    # Every device counts all rows: what it adds up does not depend on how they are cut.
-    whole = partial(lax.with_sharding_constraint, shardings=shard(mesh, EVERYWHERE))
-
-    def step(state: State, totals: Totals, pixels: Pixels, batch: Batch) -> Totals:
-        return totals + score(whole(predict(state, pixels, batch.pictures)), whole(batch.labels))
-
-    return _compile(step, mesh, out_shardings=shard(mesh, EVERYWHERE))
-
-
-def make_prediction_step(config: Config, mesh: Mesh, views: int) -> PredictionStep:
-    """The compiled step: (state, pixels, pictures) -> log-probabilities [B, classes], everywhere."""
-    return _compile(_prediction(config, mesh, views), mesh, out_shardings=shard(mesh, EVERYWHERE))
-
-
-def _prediction(config: Config, mesh: Mesh, views: int) -> PredictionStep:
-    """Log-probabilities of pictures, averaged (the probabilities) over views."""
-    graph, rows = network_graph(config.network), row_spec(mesh)
-
-    def body(params: Params, averages: Params, pixels: Pixels, pictures: jax.Array) -> jax.Array:
-        images = fixed_views(pictures, pixels, config.network.image_size, views, config.augment)
-        scores = nnx.merge(graph, params, averages)(images.reshape(-1, *images.shape[2:]))
-        each = jax.nn.log_softmax(scores).reshape(views, -1, config.network.classes)
-        mean = jax.nn.logsumexp(each, axis=0) - jnp.log(views)
-        return lax.pmax(mean, TOWER)  # after the last crossing every tower has the same
-
-    given = (PARAMETERS, PARAMETERS, EVERYWHERE, rows)
-    spread = jax.shard_map(body, mesh=mesh, in_specs=given, out_specs=rows)
-    return lambda state, pixels, pictures: spread(state.params, state.averages, pixels, pictures)
+    return compile_on(mesh, step, out_shardings=places, donate_argnums=0)
 
 
 def stream(seed: int, purpose: int) -> jax.Array:
@@ -204,39 +159,6 @@ def example_keys(seed: int, step: jax.Array, batch_size: int) -> jax.Array:
     return jax.vmap(partial(jax.random.split, num=3))(keys)
 
 
-Body = Callable[..., tuple[Totals, Params]]
-
-
-def over_mesh(body: Body, mesh: Mesh, blocks: int) -> Body:
-    """Runs `body(params, averages, pixels, *rows)` on each device's towers and rows, and sums its totals."""
-    axes = (TOWER, DATA) if mesh.shape[DATA] > 1 else (TOWER,)
-
-    def at_once(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
-        rows = lax.pcast(rows, TOWER, to="varying")  # every tower sees the same rows
-        if DATA in axes:
-            params = {name: _cast_over_rows(name, layer) for name, layer in params.items()}
-        totals, averages = body(params, averages, pixels, *rows)
-        return lax.psum(totals, axes), averages
-
-    def in_blocks(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
-        rows = lax.pcast(rows, TOWER, to="varying")
-        here = blocks // mesh.shape[DATA]
-        layers = {name: _copies(name, layer, here) for name, layer in params.items()}
-        each = [{name: layer[i] for name, layer in layers.items()} for i in range(here)]
-        totals = sum_of_blocks(lambda one, *block: body(one, averages, pixels, *block)[0], each, rows)
-        return lax.psum(totals, TOWER), averages  # no running ones: a block is not the batch
-
-    def run(params: Params, averages: Params, pixels: Pixels, *rows: Any) -> tuple[Totals, Params]:
-        given = (PARAMETERS, PARAMETERS, EVERYWHERE, *(row_spec(mesh) for _ in rows))
-        places = {"mesh": mesh, "in_specs": given, "out_specs": (EVERYWHERE, PARAMETERS)}
-        summed = jax.shard_map(in_blocks if blocks else at_once, **places)
-        sums, averages = summed(params, averages, pixels, *rows)
-        # After the last crossing every tower has the same scores, and so the same totals.
-        return jax.tree.map(lambda x: x / mesh.shape[TOWER], sums), averages
-
-    return run
-
-
 def _norms(gradients: Params, mesh: Mesh) -> jax.Array:
     """f32[layers]: every device knows those of all towers."""
 
@@ -244,24 +166,7 @@ def _norms(gradients: Params, mesh: Mesh) -> jax.Array:
         layers = [jax.tree.leaves(layer) for layer in gradients.values()]
         return lax.psum(jnp.stack([sum(jnp.sum(x * x) for x in leaves) for leaves in layers]), TOWER)
 
-    return jnp.sqrt(jax.shard_map(body, mesh=mesh, in_specs=PARAMETERS, out_specs=EVERYWHERE)(gradients))
-
-
-def _cast_over_rows(name: str, layer: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """A layer's weights for each row of devices; backwards, its gradients are summed in its name."""
-    with jax.named_scope(name):
-        return lax.pcast(layer, DATA, to="varying")
-
-
-def _copies(name: str, layer: dict[str, jax.Array], count: int) -> list[dict[str, jax.Array]]:
-    """The same for each block of each row."""
-    with jax.named_scope(name):
-        return copies(layer, count)
-
-
-def _compile(step: Callable, mesh: Mesh, **options: Any) -> Callable:
-    platform = mesh.devices.flat[0].platform
-    return jax.jit(step, compiler_options=compiler_options(platform), **options)
+    return jnp.sqrt(spread(body, mesh, PARAMETERS, EVERYWHERE)(gradients))
 
 
 def _initial_state(config: Config) -> State:

@@ -1,10 +1,12 @@
 """AlexNet in towers (section 3.5, Figure 2), and the nets that its authors compared it with."""
 
+from collections.abc import Callable
+
 import jax
 from flax import nnx
 from jax import numpy as jnp
 
-from alexnet_jax.config import ConvConfig, LayerConfig, NetworkConfig
+from alexnet_jax.config import ConvConfig, LayerConfig, LrnConfig, NetworkConfig
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.network.batch_norm import BatchNorm
 from alexnet_jax.network.layers import Conv, Dense, LocalConv, Towers, cross, dropout
@@ -14,6 +16,9 @@ from alexnet_jax.network.pool import max_pool, pooled
 # Layers name their part of a compiled program, for profiles and plans; so does the crossing after the last.
 SCORES = "scores"
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
+
+# Is shown what each stage (`stage_names`) hands on, by tower, and says what goes on instead.
+See = Callable[[str, Towers], Towers]
 
 
 class AlexNet(nnx.Module):
@@ -61,35 +66,38 @@ class AlexNet(nnx.Module):
         classes = -(-config.classes // towers)  # padded up when the classes do not divide
         self.fc8 = Dense((inputs("fc8", units), classes), **options(config.fc8))
 
-    def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, dropout_keys: jax.Array | None = None, see: See = lambda _, x: x
+    ) -> jax.Array:
         """Class scores for images [B, 224, 224, 3]; `dropout_keys` [B] while training, None at test."""
         config = self.config
         x = [images.astype(config.compute_dtype)] * self.fc8.kernel.shape[0]
         for name in config.convs():
             with jax.named_scope(name):
-                x = self.convolve(name, x, training=dropout_keys is not None)
+                x = self.convolve(name, x, see, training=dropout_keys is not None)
         for name in config.hidden():
             with jax.named_scope(name):
-                x = self.activate(getattr(self, name)(self.inputs(name, x)))
+                x = see(name, self.activate(getattr(self, name)(self.inputs(name, x))))
                 x = dropout(x, config.dropout, dropout_keys, layer=int(name[-1]))
         with jax.named_scope("fc8"):
-            x = self.fc8(self.inputs("fc8", x))
+            x = see("fc8", self.fc8(self.inputs("fc8", x)))
         with jax.named_scope(SCORES):
             return at_least_float32(cross(x)[0][:, : config.classes])  # [B, classes]
 
-    def convolve(self, name: str, x: Towers, *, training: bool) -> Towers:
+    def convolve(self, name: str, x: Towers, see: See, *, training: bool) -> Towers:
         """A convolution, and everything before the next layer."""
         config, lrn = self.config, self.config.lrn
+        shrinks = name in config.pool.after
         x = getattr(self, name)(self.inputs(name, x))
         x = self.normalise(x, name in lrn.before_activation)
         x = self.activate(x)
         x = self.normalise(x, name in lrn.after_activation)
         x = self.normalise_maps(x, name in config.map_norm.after)
-        x = self.pool(x, name in config.pool.after)
+        x = self.pool(see(name, x)) if shrinks else x
         x = self.normalise(x, name in lrn.after_pool)
         if name in config.batch_norm.after:
             x = getattr(self, norm_of(name))(x, training=training)
-        return x
+        return see(pool_of(name) if shrinks else name, x)
 
     def inputs(self, name: str, x: Towers) -> Towers:
         return cross(x) if name in self.config.crossings else x
@@ -100,20 +108,34 @@ class AlexNet(nnx.Module):
     def normalise(self, x: Towers, here: bool) -> Towers:
         """Local response normalisation among the maps of a tower; it never sees another's."""
         lrn = self.config.lrn
-        alpha = lrn.alpha if lrn.alpha_times == "sum" else lrn.alpha / lrn.size
-        return [local_response_norm(t, lrn.size, lrn.k, alpha, lrn.beta) for t in x] if here else x
+        return [local_response_norm(t, lrn.size, lrn.k, lrn_factor(lrn), lrn.beta) for t in x] if here else x
 
     def normalise_maps(self, x: Towers, here: bool) -> Towers:
         norm = self.config.map_norm
         return [map_norm(t, norm.size, norm.k, norm.alpha, norm.beta) for t in x] if here else x
 
-    def pool(self, x: Towers, here: bool) -> Towers:
-        return [max_pool(t, self.config.pool.window, self.config.pool.stride) for t in x] if here else x
+    def pool(self, x: Towers) -> Towers:
+        return [max_pool(t, self.config.pool.window, self.config.pool.stride) for t in x]
+
+
+def lrn_factor(lrn: LrnConfig) -> float:
+    """What multiplies the sum of squares over a window."""
+    return lrn.alpha if lrn.alpha_times == "sum" else lrn.alpha / lrn.size
 
 
 def norm_of(name: str) -> str:
     """What the batch normalisation after a convolution is called."""
     return name.replace("conv", "norm")
+
+
+def pool_of(name: str) -> str:
+    """What the pool after a convolution is called."""
+    return name.replace("conv", "pool")
+
+
+def stage_names(config: NetworkConfig) -> tuple[str, ...]:
+    """conv1, pool1, ..., fc8: what there is to see, in order."""
+    return (*(name for name in layer_sizes(config) if name != "input"), *config.hidden(), "fc8")
 
 
 def overhang(conv: ConvConfig, side: int) -> int:
@@ -140,5 +162,5 @@ def layer_sizes(config: NetworkConfig) -> dict[str, int]:
         sizes[name] = (whole - conv.size) // conv.stride + 1
         side = pooled_size(config, name, sizes[name])
         if name in config.pool.after:
-            sizes[name.replace("conv", "pool")] = side
+            sizes[pool_of(name)] = side
     return sizes

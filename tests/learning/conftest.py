@@ -5,7 +5,7 @@ import functools
 import jax
 import pytest
 
-from alexnet_jax.learning import step
+from alexnet_jax.learning import spread
 from alexnet_jax.mesh import compiler_options
 
 PLAIN = {"xla_cpu_use_fusion_emitters": False}  # twice as fast to compile
@@ -28,7 +28,7 @@ def optimise(monkeypatch: pytest.MonkeyPatch, level: int) -> None:
         plain = PLAIN if platform == "cpu" and plain_is_known() else {}
         return compiler_options(platform) | plain | {"xla_backend_optimization_level": level}
 
-    monkeypatch.setattr(step, "compiler_options", options)
+    monkeypatch.setattr(spread, "compiler_options", options)
 
 
 @functools.cache

@@ -13,7 +13,8 @@ from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.learning.blocks import over_rows, tree_sum
-from alexnet_jax.learning.step import init_state, make_evaluation_step, no_totals
+from alexnet_jax.learning.prediction import make_evaluation_step
+from alexnet_jax.learning.step import init_state, no_totals
 from alexnet_jax.mesh import DATA, check_blocks, make_mesh
 from alexnet_jax.planning.planner import compile_step, surprises
 from configs import quickstart

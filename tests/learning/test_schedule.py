@@ -112,7 +112,9 @@ def test_pre_training_and_fine_tuning() -> None:
 
 
 def test_source_is_145() -> None:
-    assert recipe("source") == recipe("source,hand_145")
+    """But for what is known of its result."""
+    source, by_hand = recipe("source"), recipe("source,hand_145")
+    assert dataclasses.replace(by_hand, expected=source.expected) == source
 
 
 def test_dexp() -> None:

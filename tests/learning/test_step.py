@@ -10,12 +10,11 @@ import pytest
 from alexnet_jax.config import LAYERS, Config
 from alexnet_jax.learning import step as step_module
 from alexnet_jax.learning.metrics import Totals
+from alexnet_jax.learning.prediction import EvaluationStep, make_evaluation_step
 from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.step import (
     Batch,
-    EvaluationStep,
     State,
-    make_evaluation_step,
     make_train_step,
     no_totals,
     state_shardings,

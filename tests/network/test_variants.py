@@ -175,9 +175,7 @@ class Summing(AlexNet):
         self.seen.append(x[0])
         return x
 
-    def pool(self, x: Towers, here: bool) -> Towers:
-        if not here:
-            return x
+    def pool(self, x: Towers) -> Towers:
         window, stride = self.config.pool.window, self.config.pool.stride
         over = -(x[0].shape[1] - window) % stride
         sizes, steps = (1, window, window, 1), (1, stride, stride, 1)
