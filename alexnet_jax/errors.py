@@ -1,6 +1,7 @@
 """What goes wrong for a reason that the user can mend: one line, and an exit code that scripts can read."""
 
 COMPLETE, BUG, CONFIG, DIVERGED, REFUSED, PREEMPTED, STOPPED = 0, 1, 2, 3, 4, 42, 130
+PASSED_OVER = 1  # all was done but for some files, which were named
 LOST = 134  # as a shell names the way in which JAX ends who has lost another process
 
 

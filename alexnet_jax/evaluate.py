@@ -8,7 +8,6 @@ import dataclasses
 from absl import flags
 from jax.sharding import Mesh
 
-from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.errors import ConfigError
@@ -36,7 +35,8 @@ def main() -> None:
             raise ConfigError(f"--workdir names {workdir.path} twice")
     if len(workdirs) == 1 and WEIGHTS.value == "fitted":
         raise ConfigError("--weights=fitted needs several runs, as in --workdir=runs/a,runs/b")
-    configs = [_chosen(workdir.read_config()) for workdir in workdirs]
+    choices = (VIEWS.value, BATCH.value, MESH.value)
+    configs = [processes.chosen(workdir.read_config(), *choices) for workdir in workdirs]
     for config in configs:
         refuse_early(config.data, config.network.classes)
     meshes = _open_meshes(configs)
@@ -47,20 +47,6 @@ def main() -> None:
     members = [Member(*parts, STEP.value) for parts in zip(workdirs, configs, meshes, strict=True)]
     alone = len(members) == 1
     print(to_json(members[0].evaluate() if alone else evaluate_together(members, WEIGHTS.value == "fitted")))
-
-
-def _chosen(config: Config) -> Config:
-    """The config of the run with what the flags say instead."""
-    values = dataclasses.asdict(config)
-    if VIEWS.value is not None:
-        values["evaluation"]["views"] = VIEWS.value
-    if BATCH.value is not None:
-        values["evaluation"]["batch_size"] = BATCH.value
-    if MESH.value is not None:
-        values["mesh"] |= processes.read_mesh(MESH.value)
-        if values["mesh"]["cpu_devices"]:  # the run's own were simulated: so are these
-            values["mesh"]["cpu_devices"] = values["mesh"]["data"] * values["mesh"]["tower"]
-    return build(values)
 
 
 def _open_meshes(configs: list[Config]) -> list[Mesh]:

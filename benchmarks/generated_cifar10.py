@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core.download.resource import get_dl_fname, write_info_file
 
-from alexnet_jax.data.pictures import centre_square
+from alexnet_jax.data.squares import centre_square
 from alexnet_jax.data.toyshapes import TEN, draw_picture
 
 SIDE, BATCHES = 32, 5

@@ -39,7 +39,7 @@ from alexnet_jax.data.sources import FolderSource
 from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.step import init_state, make_train_step, no_totals
 from alexnet_jax.mesh import open_mesh
-from alexnet_jax.run.evaluation import device_pixels
+from alexnet_jax.run.dataset import device_pixels
 from alexnet_jax.run.feed import feed
 from configs import imagenet, quickstart
 
@@ -167,7 +167,7 @@ def step_speeds(config: Config, path: epath.Path, steps: int, turns: int) -> dic
     """
     packed = PackedSet(path, config.data.keep_mib)
     mesh = open_mesh(config)
-    step, looks = make_train_step(config, mesh), device_pixels(config, mesh, packed)
+    step, looks = make_train_step(config, mesh), device_pixels(config, mesh, packed.statistics)
     size, state = config.train.batch_size, init_state(config, mesh)
     order = TrainingOrder(0, packed.images("train"), size)
     batches = feed(packed, "train", order, range(10**6), mesh, config.data)

@@ -36,9 +36,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from alexnet_jax.config import DataConfig
+from alexnet_jax.data.any_picture import read_any
 from alexnet_jax.data.batches import EvaluationOrder, PackedSet, open_packed, read_batches
 from alexnet_jax.data.packing import pack_toyshapes
-from alexnet_jax.data.pictures import BadPicture, read_square
+from alexnet_jax.data.pictures import read_square
+from alexnet_jax.data.squares import BadPicture
 from alexnet_jax.errors import UserError
 from alexnet_jax.learning.schedule import make_pace
 from alexnet_jax.learning.step import state_shapes
@@ -125,7 +127,10 @@ class Pictures:
         kinds = [("JPEG", mode, {}) for mode in ("RGB", "L", "CMYK")]
         kinds += [("JPEG", "RGB", {"progressive": True}), ("JPEG", "RGB", {"subsampling": 0})]
         kinds += [("PNG", mode, {}) for mode in ("RGB", "L", "RGBA", "LA", "P", "1", "I;16")]
-        kinds += [("GIF", "P", {}), ("BMP", "RGB", {}), ("WEBP", "RGB", {})]
+        kinds += [("GIF", "P", {}), ("BMP", "RGB", {}), ("WEBP", "RGB", {}), ("TIFF", "I;16", {})]
+        kinds += [("TIFF", mode, {"compression": way}) for mode in ("RGB", "CMYK") for way in ("raw", "jpeg")]
+        others = ("AVIF", "DDS", "ICO", "ICNS", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA")
+        kinds += [(kind, "RGB", {}) for kind in others]
         self.pictures = [huge_header(), b""]
         for kind, mode, options in kinds:
             for picture in photos:
@@ -139,9 +144,17 @@ class Pictures:
         for _ in range(rng.choice((0, 1, 1, 1, 2, 5))):
             content = mutated(rng, content)
         yield content.hex()
-        found, _ = read_square(content, size := rng.choice((8, 32, 64, 100)))
-        assert found.shape == (size, size, 3), found.shape
-        assert found.dtype == np.uint8, found.dtype
+        size, refused = rng.choice((8, 32, 64, 100)), []
+        for read in (lambda: read_square(content, size)[0], lambda: read_any(io.BytesIO(content), size)):
+            try:
+                found = read()
+            except BadPicture as error:
+                refused.append(error)
+            else:
+                assert found.shape == (size, size, 3), found.shape
+                assert found.dtype == np.uint8, found.dtype
+        if len(refused) == 2:
+            raise refused[0 if str(refused[1]).strip() else 1]
 
 
 class Index:

@@ -36,12 +36,16 @@ READ_BYTES = 4 << 20  # Batches smaller than this are read several at a time.
 Rows = tuple[np.ndarray, np.ndarray, np.uint64]
 
 
+def leave_gpus() -> None:
+    """Keeps TensorFlow off them, before it does anything: they belong to JAX."""
+    tf.config.set_visible_devices([], "GPU")
+
+
 class PackedSet:
     """A packed data set on disk; raw splits of up to `keep_mib` stay in memory once they are read."""
 
     def __init__(self, path: epath.Path, keep_mib: int = 0):
-        # The GPU belongs to JAX.
-        tf.config.set_visible_devices([], "GPU")
+        leave_gpus()
         part = METADATA[0]
         try:
             self.info = info = tfds.builder_from_directory(path).info
@@ -60,6 +64,13 @@ class PackedSet:
 
     def images(self, split: str) -> int:
         return self.pictures[split]
+
+    def read(self, split: str, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures u8[n, S, S, 3] and labels, a few at a time."""
+        pictures, labels = self.table(split)(numbers)
+        if self.encoded:
+            pictures = np.stack([decode_jpeg(picture).numpy() for picture in pictures])
+        return pictures, labels
 
     def table(self, split: str) -> "Table":
         """A split's rows by index; its files stay open, and are opened once."""

@@ -20,6 +20,7 @@ STATISTICS = "statistics.npz"
 METADATA = ("dataset_info.json", "features.json")  # by which TFDS opens it
 BAD_PICTURES = "bad_pictures.jsonl"
 DRAWN = {"toyshapes": 10, "toyshapes21": 21}  # the data sets that need no files, and their classes
+JPEG_BYTES = 0.6  # of a pixel, about, at quality 95
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ def refuse_early(config: DataConfig, classes: int) -> None:
     there = DRAWN.get(config.name) or find_packed(config).facts["classes"]
     if there != classes:
         raise ConfigError(f"network.classes={classes}, but {config.name} has {there} classes")
+
+
+def picture_bytes(size: int, encoding: str) -> float:
+    """About what a picture takes; of a raw one, what its pixels alone do."""
+    return 3 * size**2 if encoding == "raw" else JPEG_BYTES * size**2
 
 
 def describe(facts: dict[str, Any]) -> str:

@@ -18,14 +18,14 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 
-from alexnet_jax.data.packed import MAKING
-from alexnet_jax.data.pictures import BadPicture, read_square
+from alexnet_jax.data.packed import MAKING, picture_bytes
+from alexnet_jax.data.pictures import read_square
 from alexnet_jax.data.sources import TRAIN, Part, Picture
+from alexnet_jax.data.squares import BadPicture
 from alexnet_jax.data.statistics import PixelSums
 
 # One picture a group: a random read decodes one picture. Uncompressed: pixels and JPEGs barely compress.
 WRITER = "group_size:1,uncompressed"
-JPEG_BYTES = 0.6  # of a pixel, about, at quality 95
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Form:
     @property
     def picture_bytes(self) -> float:
         """About what a picture takes."""
-        return 3 * self.size**2 if self.encoding == "raw" else JPEG_BYTES * self.size**2
+        return picture_bytes(self.size, self.encoding)
 
     @property
     def words(self) -> str:

@@ -13,16 +13,10 @@ from jax.sharding import Mesh
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import EvaluationOrder, PackedSet, open_packed
 from alexnet_jax.data.progress import Progress
-from alexnet_jax.learning.augment import Pixels, pixels
-from alexnet_jax.learning.step import (
-    Batch,
-    State,
-    make_evaluation_step,
-    make_prediction_step,
-    no_totals,
-)
-from alexnet_jax.mesh import EVERYWHERE, shard
+from alexnet_jax.learning.prediction import make_evaluation_step, make_prediction_step
+from alexnet_jax.learning.step import Batch, State, no_totals
 from alexnet_jax.run.checkpoint import Checkpoints
+from alexnet_jax.run.dataset import device_pixels
 from alexnet_jax.run.feed import feed
 from alexnet_jax.run.start import restore
 from alexnet_jax.run.workdir import Workdir
@@ -36,7 +30,7 @@ class Evaluator:
 
     def __init__(self, config: Config, mesh: Mesh, packed: PackedSet):
         self.config, self.mesh, self.packed = config, mesh, packed
-        self.pixels = device_pixels(config, mesh, packed)
+        self.pixels = device_pixels(config, mesh, packed.statistics)
         self.images = packed.images(SPLIT)
 
     @functools.cached_property
@@ -103,10 +97,3 @@ class Member:
             state = restore(checkpoints, self.step, self.config, self.mesh)
         packed = open_packed(self.config.data, self.config.network.classes)
         return int(state.step), state, Evaluator(self.config, self.mesh, packed)
-
-
-def device_pixels(config: Config, mesh: Mesh, packed: PackedSet) -> Pixels:
-    """The statistics of the training pictures, on every device."""
-    statistics = packed.statistics
-    looks = pixels(statistics.mean, statistics.covariance, config.augment)
-    return jax.device_put(looks, shard(mesh, EVERYWHERE))

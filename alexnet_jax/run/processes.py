@@ -1,14 +1,16 @@
 """Around every command: quiet libraries, flags, devices, one-line errors and exit codes."""
 
+import dataclasses
 import os
 import re
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 # Before anything imports TensorFlow: it is only read by it, and talks too much.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from absl import app, flags, logging
@@ -54,10 +56,15 @@ def read_words(words: Sequence[str]) -> Config:
     return read_config(flag)
 
 
+def recipe(flag: flags.FlagHolder[ConfigDict]) -> str:
+    """FILE[:VARIANT], as it was typed."""
+    _require_config(flag)
+    return flags.FLAGS[flag.name].config_filename
+
+
 def config_file(flag: flags.FlagHolder[ConfigDict]) -> str:
     """FILE of `--config=FILE`, where variants are named by another flag."""
-    _require_config(flag)
-    path = flags.FLAGS[flag.name].config_filename
+    path = recipe(flag)
     file, colon, variant = path.partition(":")
     if colon:
         raise ConfigError(f"--config={path} must not name a variant; try --variants={variant}")
@@ -82,6 +89,12 @@ def command() -> str:
     return shlex.join(["python", *(["-m", module.name] if module else [sys.argv[0]]), *sys.argv[1:]])
 
 
+def shorter(path: Path) -> str:
+    """A path as it is typed from here."""
+    here = Path.cwd()
+    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
+
+
 def require(flag: flags.FlagHolder[str | None], example: str) -> str:
     """The value of a flag that must be given."""
     if not flag.value:
@@ -97,6 +110,22 @@ def read_mesh(text: str) -> dict[str, int]:
     return {"data": int(match[1]), "tower": int(match[2])}
 
 
+def chosen(
+    config: Config, views: int | None = None, batch_size: int | None = None, mesh: str | None = None
+) -> Config:
+    """The config of a run with what flags say of its use instead."""
+    values = dataclasses.asdict(config)
+    if views is not None:
+        values["evaluation"]["views"] = views
+    if batch_size is not None:
+        values["evaluation"]["batch_size"] = batch_size
+    if mesh is not None:
+        values["mesh"] |= read_mesh(mesh)
+        if values["mesh"]["cpu_devices"]:  # the run's own were simulated: so are these
+            values["mesh"]["cpu_devices"] = values["mesh"]["data"] * values["mesh"]["tower"]
+    return build(values)
+
+
 def read_share(flag: flags.FlagHolder[str]) -> tuple[int, int]:
     """The number of a host or a job, and how many of them there are."""
     match = re.fullmatch(r"(\d+)/(\d+)", flag.value)
@@ -107,14 +136,14 @@ def read_share(flag: flags.FlagHolder[str]) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def run(main: Callable[..., None], words: int = 0) -> None:
+def run(main: Callable[..., None], words: int | None = 0) -> None:
     """Runs a command: parses its flags, prints what went wrong in one line, exits with its code.
 
-    Up to so many `words` that are no flags are its arguments.
+    Up to so many `words` that are no flags are its arguments; None: any number.
     """
 
     def checked(arguments: Sequence[str]) -> None:
-        if len(arguments) > 1 + words:
+        if words is not None and len(arguments) > 1 + words:
             raise ConfigError(f"unexpected argument {arguments[1 + words]!r}; flags start with --")
         main(*arguments[1:])
 

@@ -24,6 +24,7 @@ FIXED = (
 FREE = (
     *("mesh", "data.dir", "data.read_ahead", "data.threads", "data.keep_mib", "data.trace"),
     *("train.log_every", "train.stall_steps", "evaluation.batch_size", "checkpoint", "limits"),
+    *("expected", "profile_steps", "wandb"),
 )
 # What lines of `metrics.jsonl` and of `trace.jsonl` must have.
 FIGURES = {
@@ -45,6 +46,7 @@ class Workdir:
         except RuntimeError as error:  # ~somebody who is not known here
             raise RefusedError(f"there is no folder {path}: {error}") from error
         self.config_path = self.path / "config.json"
+        self.pictures_path = self.path / "pictures.npz"
         self.metrics_path = self.path / "metrics.jsonl"
         self.trace_path = self.path / ("trace.jsonl" if self.writes else f"trace-{process}.jsonl")
         self.divergence_path = self.path / "diverged.json"
@@ -175,16 +177,17 @@ def among(name: str, fields: tuple[str, ...]) -> bool:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """The fields of two configs that differ, with both values."""
-    after = dict(_leaves(new))
-    for name, value in _leaves(old):
+    after = dict(leaves(new))
+    for name, value in leaves(old):
         if after.get(name) != value:
             yield name, value, after.get(name)
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of nested groups, by their paths."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -216,10 +219,15 @@ def _append(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replaces a file at once: a reader or a crash sees the old text or the new, of one of its writers."""
+    """Replaces a file of text, as `replace_bytes` does."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Replaces a file at once: a reader or a crash sees the old one or the new, of one of its writers."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         raise RefusedError(f"cannot write {path}: {error.strerror}") from error

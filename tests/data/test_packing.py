@@ -16,9 +16,9 @@ from alexnet_jax.data import packing
 from alexnet_jax.data.batches import PackedSet, open_packed
 from alexnet_jax.data.packed import BAD_PICTURES, MAKING, MARKER, STATISTICS, PackedFiles, find_packed
 from alexnet_jax.data.packing import JOB, Plan, Work, make_plan, pack
-from alexnet_jax.data.pictures import centre_square
 from alexnet_jax.data.shards import Form
 from alexnet_jax.data.sources import FolderSource
+from alexnet_jax.data.squares import centre_square
 from alexnet_jax.data.toyshapes import Toyshapes
 from alexnet_jax.data.verifying import verify
 from alexnet_jax.errors import Interrupted, RefusedError

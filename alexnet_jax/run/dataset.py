@@ -1,0 +1,71 @@
+"""What a run keeps of its data set, so that it can be used where that is not: `pictures.npz`."""
+
+import io
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.config import Config
+from alexnet_jax.data.statistics import PixelStatistics
+from alexnet_jax.errors import RefusedError
+from alexnet_jax.learning.augment import Pixels, pixels
+from alexnet_jax.mesh import EVERYWHERE, shard
+from alexnet_jax.run.workdir import Workdir, replace_bytes
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What the network must know of its training pictures, and what its classes are called."""
+
+    statistics: PixelStatistics
+    class_names: tuple[str, ...]
+
+
+def keep_facts(workdir: Workdir, facts: DatasetFacts) -> None:
+    """Writes `pictures.npz`."""
+    if workdir.writes:
+        file, statistics = io.BytesIO(), facts.statistics
+        names = np.array(facts.class_names, np.str_)
+        np.savez(file, mean=statistics.mean, covariance=statistics.covariance, class_names=names)
+        replace_bytes(workdir.pictures_path, file.getvalue())
+
+
+def kept_facts(workdir: Workdir, config: Config) -> DatasetFacts | None:
+    """What is written there; a run of an older version has nothing."""
+    path, side = workdir.pictures_path, config.data.size
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            mean, covariance, names = (arrays[name] for name in ("mean", "covariance", "class_names"))
+        shapes = (mean.shape, covariance.shape, names.shape)
+        fits = shapes == ((side, side, 3), (3, 3), (config.network.classes,)) and names.dtype.kind == "U"
+        fits = fits and bool(np.isfinite(mean).all() and np.isfinite(covariance).all())
+    except Exception as error:  # NumPy and zip files each have their own
+        raise RefusedError(_damaged(workdir, type(error).__name__)) from error
+    if not fits:
+        raise RefusedError(_damaged(workdir, "it does not fit config.json"))
+    return DatasetFacts(PixelStatistics(mean, covariance), tuple(names.tolist()))
+
+
+def _damaged(workdir: Workdir, why: str) -> str:
+    return f"{workdir.pictures_path} is damaged ({why}); delete it, and the packed data set is read instead"
+
+
+def open_facts(workdir: Workdir, config: Config) -> DatasetFacts:
+    """What a run has kept of its data set, or else what that itself says."""
+    if facts := kept_facts(workdir, config):
+        return facts
+    # TensorFlow takes seconds to import: only where it is needed.
+    from alexnet_jax.data.batches import open_packed
+
+    packed = open_packed(config.data, config.network.classes)
+    return DatasetFacts(packed.statistics, tuple(packed.class_names))
+
+
+def device_pixels(config: Config, mesh: Mesh, statistics: PixelStatistics) -> Pixels:
+    """The statistics of the training pictures, on every device."""
+    looks = pixels(statistics.mean, statistics.covariance, config.augment)
+    return jax.device_put(looks, shard(mesh, EVERYWHERE))

@@ -1,0 +1,84 @@
+"""A run that is looked at: its config, what it had learnt at a step, on any mesh, and its pictures."""
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.config import Config
+from alexnet_jax.data.progress import Progress
+from alexnet_jax.errors import RefusedError
+from alexnet_jax.learning.augment import Pixels
+from alexnet_jax.learning.step import State
+from alexnet_jax.mesh import open_mesh
+from alexnet_jax.run.checkpoint import Checkpoints
+from alexnet_jax.run.dataset import DatasetFacts, device_pixels, open_facts
+from alexnet_jax.run.start import restore
+from alexnet_jax.run.workdir import Workdir
+
+SPLIT = "validation"
+
+if TYPE_CHECKING:
+    from alexnet_jax.data.batches import PackedSet
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What there is to look at; `state` lies on `mesh`."""
+
+    workdir: Workdir
+    config: Config
+    mesh: Mesh
+    state: State
+
+    @property
+    def step(self) -> int:
+        return int(self.state.step)
+
+    @functools.cached_property
+    def packed(self) -> "PackedSet":
+        """The run's data set; opened when it is asked for, with TensorFlow, which takes seconds to import."""
+        from alexnet_jax.data.batches import open_packed
+
+        return open_packed(self.config.data, self.config.network.classes)
+
+    def picture(self, row: int) -> tuple[np.ndarray, str]:
+        """A picture u8[S, S, 3] of the validation split, and what it is."""
+        count = self.packed.images(SPLIT)
+        if not 0 <= row < count:
+            there = f"the {count:,} for validation; choose 0 to {count - 1}"
+            raise RefusedError(f"there is no picture {row} in {there}")
+        (picture,), (label,) = self.packed.read(SPLIT, np.array([row]))
+        return picture, f"Validation picture {row:,} ({self.packed.class_names[label]})"
+
+    @functools.cached_property
+    def answers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probabilities f32[images, classes] for the validation split, and its labels."""
+        from alexnet_jax.run.evaluation import Evaluator
+
+        evaluator = Evaluator(self.config, self.mesh, self.packed)
+        with Progress("asking the network", evaluator.images) as progress:
+            return evaluator.predict(self.state, progress.update)
+
+    @functools.cached_property
+    def facts(self) -> DatasetFacts:
+        """What is known of its pictures, even where its data set is not."""
+        return open_facts(self.workdir, self.config)
+
+    @functools.cached_property
+    def pixels(self) -> Pixels:
+        """The statistics of its training pictures, on every device."""
+        return device_pixels(self.config, self.mesh, self.facts.statistics)
+
+
+def open_run(
+    workdir: Workdir, step: int | None = None, mesh: Mesh | None = None, config: Config | None = None
+) -> Opened:
+    """A run at a step, or at its newest checkpoint; on its own mesh and by its own config, or by others."""
+    config = config or workdir.read_config()
+    mesh = open_mesh(config) if mesh is None else mesh
+    with contextlib.closing(Checkpoints(workdir.checkpoints)) as checkpoints:
+        return Opened(workdir, config, mesh, restore(checkpoints, step, config, mesh))

@@ -1,0 +1,70 @@
+"""What a run's network says of pictures from anywhere."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.config import Config
+from alexnet_jax.data.picture_files import FileBatch
+from alexnet_jax.learning.prediction import make_prediction_step
+from alexnet_jax.mesh import DATA, place_rows
+from alexnet_jax.seeing.opened import Opened
+
+TOP = 5
+MOST = 32  # pictures in a batch: while it is computed the next is decoded
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The likeliest classes of a picture, the first of them first, or why there are none."""
+
+    path: Path
+    classes: tuple[tuple[int, str, float], ...]  # number, name, probability
+    error: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is written in JSON."""
+        if self.error:
+            return {"picture": str(self.path), "error": self.error}
+        names = ("class", "name", "probability")
+        return {
+            "picture": str(self.path),
+            "classes": [dict(zip(names, one, strict=True)) for one in self.classes],
+        }
+
+
+class Predictor:
+    """An opened run's network: the probabilities of batches of one size."""
+
+    def __init__(self, opened: Opened):
+        self.opened, config = opened, opened.config
+        self.step = make_prediction_step(config, opened.mesh, config.evaluation.views)
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """f32[B, classes] of u8[B, S, S, 3]."""
+        placed = place_rows(self.opened.mesh, np.arange(len(pictures)), pictures, len(pictures))
+        return np.exp(jax.device_get(self.step(self.opened.state, self.opened.pixels, placed)))
+
+    def answers(self, batches: Iterator[FileBatch]) -> Iterator[Answer]:
+        """One for each file, in order."""
+        for batch in batches:
+            usable = any(not error for _, error in batch.files)
+            rows = iter(self(batch.pictures) if usable else ())
+            for path, error in batch.files:
+                yield Answer(path, () if error else self._top(next(rows)), error)
+
+    def _top(self, probabilities: np.ndarray) -> tuple[tuple[int, str, float], ...]:
+        order = np.argsort(-probabilities, kind="stable")[:TOP].tolist()
+        return tuple((i, self.opened.facts.class_names[i], float(probabilities[i])) for i in order)
+
+
+def batch_size(pictures: int, config: Config, mesh: Mesh) -> int:
+    """So that batches are alike, and the last of them is nearly full."""
+    rows = mesh.shape[DATA]
+    batches = -(-pictures // min(MOST, config.evaluation.batch_size))
+    return -(-pictures // (batches * rows)) * rows
