@@ -26,13 +26,9 @@ def locked(folder: Path) -> Iterator[None]:
     while not _take(path, mine):
         if (holder := _holder(path)) is None:  # given back meanwhile
             continue
-        name = _name(holder)
-        if _alive(path, holder, mine["machine"], name):
-            since = f" since {holder['since']}" if "since" in holder else ""
-            raise RefusedError(
-                f"{folder} is in use by {name}{since}; wait until it has ended, or choose another --workdir"
-            )
-        print(f"{folder} was in use by {name}, which is gone", file=sys.stderr, flush=True)
+        if _alive(path, holder, mine["machine"]):
+            raise RefusedError(_in_use(folder, holder))
+        print(f"{folder} was in use by {_name(holder)}, which is gone", file=sys.stderr, flush=True)
         _remove(path, holder)
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
@@ -43,6 +39,20 @@ def locked(folder: Path) -> Iterator[None]:
         ended.set()
         beating.join()
         _remove(path, mine)
+
+
+def check_free(folder: Path) -> None:
+    """Refuses a folder that a run which is alive keeps others out of; takes nothing."""
+    holder = _holder(folder / NAME)
+    if holder is not None and _alive(folder / NAME, holder, _machine()):
+        raise RefusedError(_in_use(folder, holder))
+
+
+def _in_use(folder: Path, holder: dict[str, Any]) -> str:
+    since = f" since {holder['since']}" if "since" in holder else ""
+    return (
+        f"{folder} is in use by {_name(holder)}{since}; wait until it has ended, or choose another --workdir"
+    )
 
 
 def _myself() -> dict[str, Any]:
@@ -135,11 +145,12 @@ def _remove(path: Path, holder: dict[str, Any]) -> None:
             path.unlink()
 
 
-def _alive(path: Path, holder: dict[str, Any], machine: str, name: str) -> bool:
+def _alive(path: Path, holder: dict[str, Any], machine: str) -> bool:
     """On this machine the process is looked for; on another a sign of life is waited for."""
     pid, started = holder.get("pid"), holder.get("started")
     if holder.get("machine") == machine and isinstance(pid, int) and started is not None:
         return _started(pid) == started
+    name = _name(holder)
     print(f"{path} is of {name}: waiting for a sign of life, at most {DEAD} s", file=sys.stderr, flush=True)
     first, deadline = _touched(path), time.monotonic() + DEAD
     while first is not None and time.monotonic() < deadline:
