@@ -104,6 +104,14 @@ _RULES: tuple[Rule, ...] = (
         lambda v: v in (1, 9, 10),
         "must be 1 (centre), 9 (a 3 x 3 grid) or 10 (corners, centre, flips)",
     ),
+    ("expected.top1_error", lambda v: 0 <= v <= 1, "must be a fraction, or 0 where it is not known"),
+    ("expected.views", lambda v: v in (0, 1, 9, 10), "must be 1, 9 or 10, or 0 where it is not known"),
+    ("profile_steps", lambda v: v <= 1000, "must be at most 1000: they are kept in memory"),
+    (
+        "wandb",
+        lambda v: v.isprintable() and not set(v) & set("/\\#?%:"),
+        "must be the name of a project, without /\\#?%:",
+    ),
     ("schedule.drops schedule.biases.drops", lambda v: list(v) == sorted(v), "must ascend"),
     ("schedule.drops schedule.biases.drops", lambda v: not v or v[0] >= 0, "must not be negative"),
     ("train.blocks", lambda v: v < 1 or v & (v - 1) == 0, "must be 0 or a power of two"),
@@ -128,7 +136,7 @@ _RULES: tuple[Rule, ...] = (
         "network.lrn.alpha network.lrn.beta network.map_norm.alpha network.map_norm.beta "
         "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
         "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps "
-        "train.stall_steps train.blocks checkpoint.keep_epochs limits.stuck",
+        "train.stall_steps train.blocks checkpoint.keep_epochs limits.stuck profile_steps",
         lambda v: v >= 0,
         "must not be negative",
     ),
@@ -157,6 +165,11 @@ def _complaints(config: Config) -> Iterable[str]:
         yield f"data.size={data.size} is smaller than the crop, network.image_size={network.image_size}"
     yield from _schedule_complaints(config.schedule, config.train)
     yield from _block_complaints(config)
+    if bool(config.expected.top1_error) != bool(config.expected.views):
+        yield (
+            f"expected.top1_error={config.expected.top1_error} and expected.views={config.expected.views}: "
+            "give both, or 0 for both"
+        )
 
 
 def _block_complaints(config: Config) -> Iterable[str]:

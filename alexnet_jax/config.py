@@ -254,6 +254,14 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True)
+class ExpectedConfig:
+    """The validation error that a run of this config should come to; 0 and 0 where nobody knows."""
+
+    top1_error: float
+    views: int
+
+
+@dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -271,3 +279,6 @@ class Config:
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
     limits: LimitsConfig
+    expected: ExpectedConfig
+    profile_steps: int  # so many steps after the compilation are profiled, for TensorBoard; 0: none
+    wandb: str  # the project of Weights & Biases that hears of the run too; "": none

@@ -1,6 +1,7 @@
 """Trains AlexNet: python -m alexnet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
 
 import contextlib
+import io
 import signal
 
 import jax
@@ -10,6 +11,7 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.errors import Interrupted, LostError
 from alexnet_jax.run import processes
+from alexnet_jax.run.account import check_wandb
 from alexnet_jax.run.ancestor import check_ancestor
 from alexnet_jax.run.cluster import decide, define_cluster_flags, lost_peer
 from alexnet_jax.run.guard import leave_in_order
@@ -23,6 +25,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 ALLOW = flags.DEFINE_bool(
     "allow_config_change", False, "Go on with a run whose network, data or their order were others."
 )
+QUIET = flags.DEFINE_bool("quiet", False, "Print the results at the end, warnings and errors only.")
 CLUSTER = define_cluster_flags()
 
 
@@ -31,8 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, leave_in_order)  # until training has its own way
     cluster, why = decide(CLUSTER.wish())
     workdir = Workdir(processes.require(WORKDIR, "runs/quickstart"), cluster.process if cluster else 0)
-    if workdir.writes:
-        print(f"hosts  {why}", flush=True)
+    _say(workdir, f"hosts  {why}")
     with contextlib.ExitStack() as held:
 
         def checks() -> Config:
@@ -42,6 +44,7 @@ def main() -> None:
             if not ALLOW.value:
                 workdir.check_same(config)
             if workdir.writes:
+                check_wandb(config.wandb)
                 held.enter_context(locked(workdir.path))
             if not workdir.begun:
                 check_ancestor(config)
@@ -61,15 +64,22 @@ def main() -> None:
             raise
 
 
+def _say(workdir: Workdir, text: str) -> None:
+    if workdir.writes and not QUIET.value:
+        print(text, flush=True)
+
+
 def _train(config: Config, hosts: int, workdir: Workdir) -> None:
     mesh, why = open_run_mesh(config, hosts)
-    if workdir.writes and why:
-        print(f"chosen {why}", flush=True)
+    if why:
+        _say(workdir, f"chosen {why}")
     # TensorFlow takes seconds to import: not before what can be refused without it.
     from alexnet_jax.data.batches import open_packed
     from alexnet_jax.run.loop import train
 
-    train(config, workdir, open_packed(config.data, config.network.classes), mesh)
+    with contextlib.redirect_stdout(io.StringIO()) if QUIET.value else contextlib.nullcontext():
+        packed = open_packed(config.data, config.network.classes)  # it may have to be made first
+    train(config, workdir, packed, mesh, quiet=QUIET.value, recipe=processes.recipe(CONFIG))
 
 
 if __name__ == "__main__":

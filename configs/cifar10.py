@@ -30,4 +30,5 @@ def get_config(variant: str = "paper") -> ConfigDict:
     config.schedule.kind = "drops"
     config.schedule.drops = (100.0, 110.0)
     config.evaluation.batch_size = 1000
+    config.expected = dict(variants.UNKNOWN)
     return variants.apply(config, variant)

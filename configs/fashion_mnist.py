@@ -21,4 +21,5 @@ def get_config(variant: str = "paper") -> ConfigDict:
     config.augment.colour_noise = 0.0  # the pictures are grey
     config.train.epochs = 40.0
     config.schedule.drops = (30.0, 35.0)
+    config.expected = dict(variants.UNKNOWN)
     return variants.apply(config, variant)

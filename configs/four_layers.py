@@ -84,6 +84,7 @@ def _learning(config: Any) -> None:
     config.schedule.drops = (500.0, 510.0)
     config.schedule.biases.ratio = 2.0  # a reading: they fall with those of weights
     config.evaluation.batch_size = 1000
+    config.expected = {"top1_error": 0.13, "views": 9}  # section 3.3
 
 
 def _lrn(config: Any) -> None:
@@ -97,6 +98,7 @@ def _eleven(config: Any) -> None:
     _lrn(config)
     config.network.conv3.width = 64
     config.optimizer.layer_decay = (("conv3", 0.004), ("conv4", 0.004), ("fc8", 0.01))
+    config.expected = {"top1_error": 0.11, "views": 9}  # section 3.3
 
 
 def _figure1(activation: str, rate: float) -> variants.Change:

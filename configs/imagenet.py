@@ -115,6 +115,9 @@ PAPER: dict[str, Any] = {
         "when_full": "go_on",
     },
     "limits": {"heartbeat": 20, "stuck": 1800},
+    "expected": {"top1_error": 0.407, "views": 10},  # Table 2, one network
+    "profile_steps": 0,
+    "wandb": "",
 }
 
 
@@ -123,7 +126,10 @@ def get_config(variant: str = "paper") -> "ConfigDict":
     # Here, as the benchmarks and the tests of the core read PAPER on machines without ml_collections.
     from ml_collections import ConfigDict
 
-    return variants.apply(ConfigDict(PAPER), variant)
+    config = variants.apply(ConfigDict(PAPER), variant)
+    if variant in variants.VARIANTS:
+        config.expected = variants.VARIANTS[variant].expected
+    return config
 
 
 def narrow(network: Any, widths: tuple[int, ...]) -> None:

@@ -3,7 +3,7 @@
     make quickstart
     python -m alexnet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Expected: top-1 validation error at most 10 % (chance is 90 %).
+Expected: top-1 validation error 3.2 % where it was measured, on CPUs; at most 10 % (chance is 90 %).
 
 Everything that is not set here is the paper's, from configs/imagenet.py.
 """
@@ -37,4 +37,5 @@ def get_config(variant: str = "paper") -> ConfigDict:
     config.evaluation.batch_size = 200
     config.evaluation.every_epochs = 2.0
     config.checkpoint.every_steps = 500
+    config.expected = {"top1_error": 0.032, "views": 1}  # measured, on CPUs
     return variants.apply(config, variant)

@@ -26,6 +26,16 @@ class Variant:
     top1: float | None = None
     top5: float | None = None
     difference: str = ""
+    views: int = 10  # of the errors; 0: they are not of the 2012 validation split
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """The fields of a config for ImageNet with this change alone."""
+        known = bool(self.top1 and self.views)
+        return {"top1_error": self.top1 if known else 0.0, "views": self.views if known else 0}
+
+
+UNKNOWN = {"top1_error": 0.0, "views": 0}  # what a run is expected to come to
 
 
 def apply(config: Any, names: str, own: Mapping[str, Change] | None = None) -> Any:
@@ -39,6 +49,8 @@ def apply(config: Any, names: str, own: Mapping[str, Change] | None = None) -> A
                 f"there is no variant {name!r}; the nearest name is {near}; "
                 f"python -m configs.variants lists them{beside}"
             )
+        if name != "paper":
+            config.expected = dict(UNKNOWN)  # unless it knows better
         known[name](config)
     return config
 
@@ -229,7 +241,13 @@ VARIANTS = {
     "paper": Variant("the text of the paper", _paper, "Table 2", 0.407, 0.182),
     "source": Variant("the authors' config", _source, "#145", 0.406640, 0.182100),
     "half": Variant(
-        "one tower with half the kernels", _half, "145-half, 2010 test", 0.391680, 0.182287, "+1.7 / +1.2"
+        "one tower with half the kernels",
+        _half,
+        "145-half, 2010 test",
+        0.391680,
+        0.182287,
+        "+1.7 / +1.2",
+        views=0,
     ),
     "one_tower": Variant("all kernels in one tower: no groups", _towers(1)),
     "four_towers": Variant("as many kernels in four towers", _towers(4)),
@@ -262,7 +280,9 @@ VARIANTS = {
         "no colour noise", _set("augment.colour_noise", 0.0), "section 4.1", difference="more than +1"
     ),
     "no_weight_decay": Variant("no weight decay", _no_weight_decay, "section 5", difference="trains worse"),
-    "batch_norm": Variant("batch normalisation for LRN", _batch_norm, "arXiv 1708.03888, centre", 0.398),
+    "batch_norm": Variant(
+        "batch normalisation for LRN", _batch_norm, "arXiv 1708.03888, centre", 0.398, views=1
+    ),
     "six_convs": Variant("a sixth convolution over the last pool", _six_convs, "#146"),
     "pretrain": Variant("for a run on more classes", _pretrain, "#146, Fall 2011"),
     "fine_tune": Variant("for a run from such a one (init_from)", _fine_tune, "#146", 0.3899, 0.16622),

@@ -87,6 +87,12 @@ COMPLAINTS = [
     ({"seed": 2**32}, "seed=4294967296 must be below 2"),
     ({"train__batch_size": 0}, "train.batch_size=0 must be above 0"),
     ({"train__steps": -1}, "train.steps=-1 must not be negative"),
+    ({"profile_steps": -1}, "profile_steps=-1 must not be negative"),
+    ({"profile_steps": 1001}, "profile_steps=1001 must be at most 1000: they are kept in memory"),
+    ({"expected__top1_error": 40.7}, "expected.top1_error=40.7 must be a fraction"),
+    ({"expected__views": 3}, "expected.views=3 must be 1, 9 or 10, or 0 where it is not known"),
+    ({"expected__views": 0}, "expected.top1_error=0.407 and expected.views=0: give both, or 0 for both"),
+    ({"wandb": "me/alexnet"}, "wandb=me/alexnet must be the name of a project, without "),
 ]
 
 

@@ -44,7 +44,7 @@ def deal(flags: Mapping[str, tuple[str, ...]], seeds: Sequence[int], root: Workd
         except ConfigError as error:
             raise ConfigError(f"variant {variant}: {error}") from error
     for one, other in itertools.combinations(configs, 2):
-        if configs[one] == configs[other]:
+        if configs[one] == replace(configs[other], expected=configs[one].expected):
             raise ConfigError(
                 f"variants {one} and {other} are the same with this config; leave one of them out"
             )

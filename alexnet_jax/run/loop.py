@@ -10,7 +10,6 @@ from typing import NoReturn
 
 import jax
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
@@ -20,19 +19,28 @@ from alexnet_jax.learning.schedule import learning_rate, make_pace
 from alexnet_jax.learning.step import Batch, Health, make_train_step, no_totals
 from alexnet_jax.run.alarm import StallAlarm
 from alexnet_jax.run.checkpoint import Checkpoints, Kept
+from alexnet_jax.run.closing import closing
 from alexnet_jax.run.cluster import agreed, told_by_all
+from alexnet_jax.run.dataset import DatasetFacts, keep_facts
 from alexnet_jax.run.evaluation import Evaluator
 from alexnet_jax.run.feed import feed
 from alexnet_jax.run.guard import Guard
 from alexnet_jax.run.overview import overview
-from alexnet_jax.run.report import Report, describe
+from alexnet_jax.run.profile import Profile
+from alexnet_jax.run.report import Beside, Report, describe
 from alexnet_jax.run.start import check_fits, restore_or_start
+from alexnet_jax.run.stopwatch import Stopwatch, memory_used
 from alexnet_jax.run.watchdog import Watchdog
 from alexnet_jax.run.workdir import Workdir
 
 
-def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> None:
-    """Trains to the end, from the start or from the last checkpoint."""
+def train(
+    config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh, *, quiet: bool = False, recipe: str = ""
+) -> None:
+    """Trains to the end, from the start or from the last checkpoint.
+
+    `recipe` is what --config was given, for the commands that are named at the end.
+    """
     total = config.train.length(packed.images("train"))
     final = workdir.final()
     size, epochs = config.train.batch_size / packed.images("train"), config.checkpoint.keep_epochs
@@ -46,13 +54,11 @@ def train(config: Config, workdir: Workdir, packed: PackedSet, mesh: Mesh) -> No
             if final:
                 print(f"already complete: step {latest}, validation {describe(final)}")
             return
-        run = Run(config, workdir, packed, mesh, checkpoints, guard, watchdog)
-        with contextlib.closing(run.report):
-            run.report.say(overview(config, mesh, run.state.params, packed, run.first, run.total))
-            for name, before, now in run.changes:
-                run.report.say(f"config {name}={now}, until now {before}")
+        run = Run(config, workdir, packed, mesh, checkpoints, guard, watchdog, quiet=quiet)
+        with contextlib.closing(run.report), contextlib.closing(run.profile):
+            run.open()
             run.learn()
-            run.finish()
+            run.finish(recipe)
 
 
 class Run:
@@ -67,6 +73,8 @@ class Run:
         checkpoints: Checkpoints,
         guard: Guard,
         watchdog: Watchdog,
+        *,
+        quiet: bool,
     ):
         self.config, self.workdir, self.packed, self.mesh = config, workdir, packed, mesh
         self.guard, self.watchdog, self.began = guard, watchdog, time.monotonic()
@@ -83,17 +91,29 @@ class Run:
             )
         self.changes = workdir.changes(config)
         workdir.adopt(config)
+        keep_facts(workdir, DatasetFacts(packed.statistics, tuple(packed.class_names)))
         workdir.forget_after(self.first, self.validated)
-        self.report = Report(workdir, self.first, self.total)
+        self.report = Report(config, workdir, self.first, self.total, quiet=quiet)
+        self.profile = Profile(workdir, self.first, config.profile_steps, self.report.say)
         self.alarm = StallAlarm(config, workdir.metrics())
         self.train_step = make_train_step(config, mesh)
         self.evaluator = Evaluator(config, mesh, packed)
         self.health: Health | None = None  # of the step under way
         self.unreported: tuple[int, Totals, float] | None = None
-        self.clock, self.since = math.nan, self.first  # started once the first step is compiled
+        self.stopwatch = Stopwatch(self.first)
         size, fixed = config.train.batch_size, config.train.order == "fixed"
         self.order = TrainingOrder(config.seed, self.images, size, fixed=fixed)
         self.period = Fraction(str(config.evaluation.every_epochs)) * self.images  # pictures
+
+    def open(self) -> None:
+        """Says what is about to be done."""
+        whole = (self.config, self.mesh, self.state.params, self.packed)
+        self.report.say(overview(*whole, self.first, self.total, self.workdir.path))
+        for name, before, now in self.changes:
+            self.report.warn(f"config {name}={now}, until now {before}")
+        if not self.first:
+            self.report.events.config(self.config)
+        self.report.events.kernels(self.first, self.state.params)
 
     def learn(self) -> None:
         """Section 5, step by step."""
@@ -103,7 +123,7 @@ class Run:
         trace = self.workdir.trace if self.config.data.trace else None
         batches = feed(self.packed, "train", self.order, steps, self.mesh, self.config.data, trace)
         with contextlib.closing(batches):
-            for done, batch in enumerate(batches, self.first + 1):
+            for done, batch in enumerate(self.stopwatch.waiting(batches, self.idle), self.first + 1):
                 self.advance(done, batch)
                 if self.evaluation_due(done):
                     self.validate(done)
@@ -111,6 +131,10 @@ class Run:
                     self.stop(done)
                 if done % self.config.checkpoint.every_steps == 0 or done == self.best:
                     self.try_to_save(done)
+
+    def idle(self) -> bool:
+        """Whether the devices have nothing to do."""
+        return self.health is None or self.health.loss.is_ready()
 
     def try_to_save(self, done: int) -> None:
         """A run whose disk is full may go on: there may be room for the next checkpoint."""
@@ -139,7 +163,7 @@ class Run:
         except RefusedError as error:
             if self.config.checkpoint.when_full == "end":
                 raise
-            self.report.say(f"not saved: {error}")
+            self.report.warn(f"not saved: {error}")
 
     def stop(self, done: int) -> NoReturn:
         """Saves and ends, as it was told to."""
@@ -151,13 +175,13 @@ class Run:
         when = (self.epoch(done - 1), self.epoch(self.total), [error for _, error in self.progress.errors])
         pace, before = make_pace(self.config, *when), self.health
         given = (self.state, self.totals, self.evaluator.pixels, batch, pace)
-        self.state, self.totals, self.health = self.train_step(*given)
+        with self.profile.step(done, before):
+            self.state, self.totals, self.health = self.train_step(*given)
         # One step waits while another runs. With more, batches pile up on the device, and on simulated ones
         # XLA:CPU comes to a standstill at 32: the threads that launch steps wait for each other.
         self.require_health(done - 1, before)
         self.watchdog.alive()
-        if math.isnan(self.clock):
-            self.clock = time.monotonic()
+        self.stopwatch.start()
         self.flush()
         self.report.step(done)
         if done % self.config.train.log_every == 0 or done == self.total:
@@ -194,12 +218,12 @@ class Run:
             return
         (step, totals, rate), self.unreported = self.unreported, None
         means = totals.means()
-        now = time.monotonic()
-        speed = (step - self.since) * self.config.train.batch_size / (now - self.clock)
-        self.clock, self.since = now, step
-        self.report.figures(step, "train", {**means, "learning_rate": rate, "images_per_second": speed})
+        pace, waiting = self.stopwatch.lap(step)
+        speed = {"images_per_second": pace * self.config.train.batch_size}
+        beside = Beside(self.epoch(step), waiting, memory_used())
+        self.report.figures(step, "train", {**means, "learning_rate": rate, **speed}, beside)
         if warning := self.alarm(step, means["loss"]):
-            self.report.say(warning)
+            self.report.warn(warning)
 
     def settle(self, done: int) -> None:
         """Waits for the last step, and reports what it has found."""
@@ -219,8 +243,9 @@ class Run:
         values = self.evaluator(self.state, tell)
         self.progress.errors.append((done, values["top1_error"]))
         self.report.figures(done, "validation", values)
-        self.clock += time.monotonic() - began
         self.require(math.isfinite(values["loss"]), "validation loss", done)
+        self.report.events.weights(done, self.state.params)
+        self.stopwatch.skip(time.monotonic() - began)
         return values
 
     def save(self, done: int) -> None:
@@ -234,7 +259,7 @@ class Run:
         progress = dataclasses.asdict(self.progress) | {"seconds": self.seconds}
         self.checkpoints.save(done, (self.state, self.totals), progress)
 
-    def finish(self) -> None:
+    def finish(self, recipe: str) -> None:
         """The last checkpoint and the closing figures."""
         lines = [x for x in self.workdir.metrics() if (x["split"], x["step"]) == ("validation", self.total)]
         if not agreed(bool(lines)):
@@ -245,8 +270,7 @@ class Run:
             self.report.figures(self.total, "final", figures)
             if unwritten := self.workdir.write_out():
                 raise RefusedError(unwritten)
-            took = tqdm.format_interval(self.seconds)
-            self.report.say(f"done   validation {describe(figures)}  in {took}")
+            self.report.warn(closing(self.config, self.workdir, figures, self.seconds, recipe))
 
     def require_health(self, step: int, health: Health | None) -> None:
         """Ends a run whose step has found what is no number; it has changed nothing."""

@@ -1,34 +1,136 @@
-"""What a run is about to do, on one screen: data, mesh, parameters."""
+"""What a run is about to do, on one screen: data, network, mesh, parameters, schedule, and what it leaves."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
-from clu import parameter_overview
 from jax.sharding import Mesh
 
-from alexnet_jax.config import Config
+from alexnet_jax.config import Config, NetworkConfig, ScheduleConfig
 from alexnet_jax.data.batches import PackedSet
-from alexnet_jax.learning.step import Params
+from alexnet_jax.learning.spread import Params
 from alexnet_jax.mesh import DATA, TOWER
+from alexnet_jax.network.alexnet import layer_sizes
 from alexnet_jax.run.ancestor import CLASSIFIER
+from alexnet_jax.run.closing import aligned
+from alexnet_jax.run.processes import shorter
+
+COLUMNS = ("layer", "output", "kernel", "parameters", "spec", "reads", "then")
+MOST_ROWS = 8  # of devices that are drawn
 
 
-def overview(config: Config, mesh: Mesh, params: Params, packed: PackedSet, first: int, total: int) -> str:
+def overview(
+    config: Config, mesh: Mesh, params: Params, packed: PackedSet, first: int, total: int, workdir: Path
+) -> str:
     """The opening lines of a run."""
     images = {split: packed.images(split) for split in packed.info.splits}
     counts = ", ".join(f"{count} {split}" for split, count in images.items())
     size, crop = config.data.size, config.network.image_size
+    return "\n".join(
+        [
+            f"data   {packed.info.name}, {len(packed.class_names)} classes, {counts} pictures, "
+            f"{size} x {size}, crops of {crop}",
+            network_table(config.network, params),
+            mesh_drawing(mesh, config.network.towers, config.train.batch_size),
+            weights(params),
+            f"rate   {rates(config.schedule)}; momentum {config.optimizer.momentum:g}, "
+            f"decay {config.optimizer.weight_decay:g}",
+            _length(config, images["train"], first, total),
+            _files(config, workdir),
+        ]
+    )
+
+
+def _length(config: Config, images: int, first: int, total: int) -> str:
+    """What is done, from where on."""
     start = f"resuming at step {first} of {total}" if first else f"{total} steps"
     if config.init_from:
         start += f", begun with the weights of {config.init_from}, but for {CLASSIFIER}'s"
+    batch = config.train.batch_size
     blocks = f" in {config.train.blocks} blocks" if config.train.blocks else ""
-    return "\n".join(
-        [
-            parameter_overview.get_parameter_overview(params, include_stats="sharding"),
-            f"data   {packed.info.name}, {len(packed.class_names)} classes, {counts} pictures, "
-            f"{size} x {size}, crops of {crop}",
-            mesh_drawing(mesh, config.network.towers, config.train.batch_size),
-            f"run    {start}, batch {config.train.batch_size}{blocks}, jax {jax.__version__}",
-        ]
+    epochs = f"{total * batch / images:.4g} epochs of {images / batch:.6g} steps"
+    return f"run    {start}, batch {batch}{blocks}, {epochs}, jax {jax.__version__}"
+
+
+def _files(config: Config, workdir: Path) -> str:
+    """What a run leaves, and where."""
+    folder, kept = shorter(workdir), config.checkpoint
+    best = ", and the best" if kept.keep_best else ""
+    stay = f"every {kept.every_steps} steps: the newest {kept.keep}{best}"
+    return (
+        f"files  {folder}: figures in metrics.jsonl, checkpoints/ {stay}\n"
+        f"       tensorboard --logdir={folder}"
     )
+
+
+def network_table(config: NetworkConfig, params: Params) -> str:
+    """A line a layer: what it makes, with what, and what it reads."""
+    sizes, rows = layer_sizes(config), [COLUMNS]
+    convs, hidden = config.convs(), config.hidden()
+    for name in config.layers():
+        kernel = params[name]["kernel"]
+        width = config.classes if name == CLASSIFIER else (convs | hidden)[name].width
+        count = sum(x.size for x in jax.tree.leaves(params[name]))
+        spec = f"P({', '.join(map(repr, kernel.sharding.spec))})"
+        output = f"{sizes[name]} x {sizes[name]} x {width}" if name in convs else f"{width}"
+        reads = "all towers" if name in config.crossings else "pictures" if name == "conv1" else "its tower"
+        then = ", ".join(_then(config, name, sizes))
+        rows.append((name, output, " x ".join(map(str, kernel.shape)), f"{count:,}", spec, reads, then))
+    lines = aligned(rows, left=(0, 2, 4, 5, 6)).splitlines()
+    one = "1 tower" if config.towers == 1 else f"{config.towers} towers, the first axis of every array"
+    return "\n".join([f"net    {one}; {config.compute_dtype}", *(f"       {line}" for line in lines)])
+
+
+def _then(config: NetworkConfig, name: str, sizes: dict[str, int]) -> Iterator[str]:
+    """What follows a layer's products, in order."""
+    lrn, pool = config.lrn, name.replace("conv", "pool")
+    if name in lrn.before_activation:
+        yield "LRN"
+    if name != CLASSIFIER:
+        yield config.activation
+    if name in lrn.after_activation:
+        yield "LRN"
+    if name in config.map_norm.after:
+        yield "LRN in maps"
+    if name in config.pool.after:
+        yield f"pool to {sizes[pool]} x {sizes[pool]}"
+    if name in lrn.after_pool:
+        yield "LRN"
+    if name in config.batch_norm.after:
+        yield "batch norm"
+    if name in config.hidden() and config.dropout:
+        yield f"dropout {config.dropout:g}"
+
+
+def weights(params: Params) -> str:
+    """How many there are, and what a device holds of them."""
+    leaves = jax.tree.leaves(params)
+    total = sum(x.size for x in leaves)
+    held = [(math.prod(x.sharding.shard_shape(x.shape)), x.dtype.itemsize) for x in leaves]
+    count, size = sum(n for n, _ in held), sum(n * width for n, width in held)
+    return f"params {total:,} parameters; {count:,} on a device, {size:,} bytes, and as many of velocity"
+
+
+def rates(schedule: ScheduleConfig) -> str:
+    """The learning rate in words."""
+    by, warm = f"divided by {schedule.factor:g}", schedule.warmup_epochs
+    at = ", ".join(f"{epoch:g}" for epoch in schedule.drops)
+    ways = {
+        "plateau": f"{by} after {schedule.patience} validations without a better one, "
+        f"{schedule.max_drops} times at most",
+        "drops": f"{by} at epochs {at}" if at else "throughout",
+        "dexp": f"{by} in all, in {schedule.levels} equal levels",
+        "polynomial": f"times (1 - what is gone of the run) ^ {schedule.power:g}",
+    }
+    words = f"{schedule.learning_rate:g}, {ways[schedule.kind]}"
+    words += f", after {warm:g} epochs of ascent" if warm else ""
+    biases = schedule.biases
+    if biases.kind != "weights" or biases.ratio != 1:
+        words += f"; biases at {biases.ratio:g} times that"
+        words += "" if biases.kind == "weights" else f", with {biases.kind} of their own"
+    own = ", ".join(f"{name} {rate:g} from epoch {epoch:g}" for name, epoch, rate in schedule.layers)
+    return f"{words}; {own}" if own else words
 
 
 def mesh_drawing(mesh: Mesh, towers: int, batch_size: int) -> str:
@@ -37,13 +139,16 @@ def mesh_drawing(mesh: Mesh, towers: int, batch_size: int) -> str:
     lines = [
         f"mesh   {mesh.shape[DATA]} x {mesh.shape[TOWER]} (data x tower), {mesh.devices.flat[0].device_kind}"
     ]
+    drawn = []
     for i, line in enumerate(mesh.devices):
         cells = [
             f"[{device.platform}:{device.id} {_span('tower', j * columns, columns)}]"
             for j, device in enumerate(line)
         ]
-        lines.append(f"       {_span('row', i * rows, rows):<16} {' '.join(cells)}")
-    return "\n".join(lines)
+        drawn.append(f"       {_span('row', i * rows, rows):<16} {' '.join(cells)}")
+    if len(drawn) > MOST_ROWS:
+        drawn[MOST_ROWS // 2 : 1 - MOST_ROWS // 2] = ["       ..."]
+    return "\n".join(lines + drawn)
 
 
 def _span(name: str, first: int, count: int) -> str:

@@ -64,6 +64,11 @@ def four(home: Path, data_dir: Path) -> Path:
     assert "[0] hosts  4 processes, process 0 at localhost:" in out
     assert all(line.startswith("[0]") for line in out.splitlines() if "train" in line or "conv1" in line)
     assert "[0] chosen 4 x 2 (data x tower): the widest tower axis" in out
+    assert re.search(r"^\[0\]       8/8  train  .*  epoch 0\.03  waiting \d+ %  memory ", out, re.MULTILINE)
+    assert [line[:20] for line in out.splitlines() if "] result " in line or "] next " in line] == [
+        "[0] result    step  ",
+        "[0] next   python -m",
+    ]
     return home / "four"
 
 

@@ -1,0 +1,35 @@
+"""Whether Weights & Biases could be told of a run: known before anything is computed.
+
+It is not among the requirements, and is imported only where a config names a project.
+"""
+
+import importlib.util
+import os
+from types import ModuleType
+
+from alexnet_jax.errors import ConfigError
+
+AT_HOME = ("offline", "disabled", "dryrun")  # modes that need no account
+
+
+def check_wandb(project: str) -> None:
+    """Refuses a project that could not be told anything."""
+    if not project:
+        return
+    found = importlib.util.find_spec("wandb")
+    if found is None or found.origin is None:  # of a mere folder of that name
+        raise ConfigError(f"--config.wandb={project} needs another package: pip install wandb")
+    if os.environ.get("WANDB_MODE") in AT_HOME:
+        return
+    if not load_wandb().login(prompt=False, verify=False):
+        raise ConfigError(
+            f"--config.wandb={project} needs an account: wandb login, or set WANDB_MODE=offline"
+        )
+
+
+def load_wandb() -> ModuleType:
+    """The package, which says nothing of its own."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    return wandb
