@@ -83,8 +83,8 @@ def simulate_cpu_devices(count: int) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if jax.__version_info__ < (0, 13) and patience not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {patience}=600".strip()
+    jax.config.update("jax_num_cpu_devices", count)  # raises where devices are in use
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", count)
 
 
 def row_spec(mesh: Mesh) -> PartitionSpec:
@@ -115,8 +115,7 @@ def place_rows(mesh: Mesh, rows: np.ndarray, local: np.ndarray, batch_size: int)
     return jax.make_array_from_callback(shape, shard(mesh, row_spec(mesh)), piece)
 
 
-@functools.cache
-def compiler_options(platform: str) -> dict[str, str]:
+def compiler_options(platform: str) -> dict[str, str | int]:
     """XLA options for a platform; empty where this jaxlib does not know them.
 
     XLA:CPU sends float32 convolutions to YNNPACK, whose weight gradients run 5-16 times slower than the
@@ -124,7 +123,12 @@ def compiler_options(platform: str) -> dict[str, str]:
     """
     if platform != "cpu":
         return {}
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    return known_options(xla_cpu_experimental_ynn_fusion_type="LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT")
+
+
+@functools.cache
+def known_options(**options: str | int) -> dict[str, str | int]:
+    """XLA options, or none where this jaxlib does not know them all."""
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except Exception:  # jaxlib raises its own type, and it has changed: any failure means "unknown".

@@ -18,8 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from alexnet_jax.errors import COMPLETE, DIVERGED
-from alexnet_jax.run.figure1 import NAMES, Curve, read_curve
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.seeing.figure1 import Curve, read_curve
+from alexnet_jax.seeing.paper import SPELT
 from benchmarks.generated_cifar10 import place_archive
 
 TRAIN, TEST = 8000, 500  # pictures
@@ -58,7 +59,7 @@ def train(folder: Path, net: str, rate: float) -> Curve:
     """The curve of a net at a rate, trained where it is not complete."""
     workdir = Workdir(str(folder / f"{net}-{rate:g}"))
     if not workdir.final():
-        print(f"training {NAMES[net]} at {rate:g}, {STEPS[net]} steps", flush=True)
+        print(f"training {SPELT[net]} at {rate:g}, {STEPS[net]} steps", flush=True)
         settings = {
             "data.dir": folder / "data",
             "schedule.learning_rate": rate,

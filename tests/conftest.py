@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: two workers take a file at a time, and should end together."""
     longest = ["test_processes", "test_variant_steps", "test_resume", "test_parity", "test_prepare"]
     longest += ["test_chaos", "test_full_disk", "test_step", "test_five_steps", "test_sweep", "test_imagenet"]
-    longest += ["test_refusals", "test_one_of_two"]
+    longest += ["test_refusals", "test_one_of_two", "test_notebook", "test_inspect"]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 
@@ -48,6 +48,26 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         prepare(Toyshapes(data_dir=str(path / "tfds")))
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(data_dir: Path) -> Path:
+    """A run of 30 steps on 1 x 2, trained by the first worker that needs it; it is only read."""
+    from alexnet_jax.data.batches import open_packed
+    from alexnet_jax.mesh import make_mesh
+    from alexnet_jax.run.loop import train
+    from alexnet_jax.run.workdir import Workdir
+    from configs import quickstart
+    from tests.run.commands import narrow
+
+    workdir = Workdir(str(data_dir.parent / "trained"))
+    with (data_dir / "training").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if workdir.final() is None:
+            config = narrow(quickstart.get_config(), data_dir, 30)
+            workdir.check()
+            train(config, workdir, open_packed(config.data, 10), make_mesh(1, 2))
+    return workdir.path
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,17 @@
 """A plan as text: what was compiled, what it would cost, and how it scales."""
 
+import collections
 from collections.abc import Iterable, Iterator
 
 import jax
 
+from alexnet_jax.config import Config
 from alexnet_jax.mesh import DATA, TOWER
 from alexnet_jax.planning.arithmetic import FLOAT32, balance, exchanged, parameters, training_flops
 from alexnet_jax.planning.chips import CPU
 from alexnet_jax.planning.collectives import OTHER, totals
 from alexnet_jax.planning.cost import HOP, Estimate, estimate, with_batch
-from alexnet_jax.planning.planner import Plan, surprises
+from alexnet_jax.planning.planner import Plan, Program, surprises
 
 PICTURES, EPOCHS = 1_281_167, 90  # ILSVRC-2012's training split; section 5
 MOST_DEVICES = 4096
@@ -17,7 +19,7 @@ MOST_DEVICES = 4096
 
 def show(plan: Plan) -> str:
     """Everything that a plan says."""
-    parts = (_head(plan), _communication(plan), _cost(plan), _scaling(plan))
+    parts = (_head(plan), communication(plan.config, plan.shape, plan.program), _cost(plan), _scaling(plan))
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 
@@ -43,17 +45,21 @@ def _head(plan: Plan) -> Iterator[str]:
     yield f"         compiled in {program.seconds:.1f} s by jax {jax.__version__}"
 
 
-def _communication(plan: Plan) -> Iterator[str]:
-    program = plan.program
+def communication(config: Config, shape: tuple[int, int], program: Program) -> Iterator[str]:
+    """What each device gives to the others in a step on a mesh, compiled and asked for."""
     yield "What each device gives to the others in a step, as compiled:"
-    rows = [
+    alike = collections.Counter(
         (one.kind, one.axis, str(one.group), f"{one.bytes:,}", " ".join(one.layers)) for one in program.done
+    )
+    rows = [
+        (kind, axis, group, f"{times} x {size}" if times > 1 else size, layers)
+        for (kind, axis, group, size, layers), times in alike.items()
     ]
-    yield from _columns([("operation", "axis", "devices", "bytes", "serves"), *rows], right=(2, 3))
+    yield from columns([("operation", "axis", "devices", "bytes", "serves"), *rows], right=(2, 3))
     if not rows:
         yield "  nothing"
     yield "Asked for by the program, layer by layer:"
-    wanted = exchanged(plan.config, *plan.shape)
+    wanted = exchanged(config, *shape)
     for axis, what in ((TOWER, "crossings, forward and backward"), (DATA, "gradients")):
         sizes = {layer: n for (a, layer), n in totals(program.asked).items() if a == axis and layer != OTHER}
         if sizes:
@@ -62,7 +68,7 @@ def _communication(plan: Plan) -> Iterator[str]:
             done = sum(one.bytes for one in program.done if one.axis == axis and one.layers != (OTHER,))
             if more := done - sum(sizes.values()):
                 yield f"         {more:+,} as compiled: compilers pad, or do it in another way"
-    different = surprises(plan.config, plan.shape, program)
+    different = surprises(config, shape, program)
     for (axis, layer), (asked, by_arithmetic) in different.items():
         yield f"  WARNING: over {axis} {layer} gives {asked:,} bytes, by arithmetic {by_arithmetic:,}"
     if wanted and not different:
@@ -147,7 +153,7 @@ def _rows(table: Iterable[list[Estimate]]) -> Iterator[str]:
                     "*" if cost is best else "",
                 )
             )
-    yield from _columns(rows, right=(0, 1, 2, 3, 4, 5, 6, 7))
+    yield from columns(rows, right=(0, 1, 2, 3, 4, 5, 6, 7))
 
 
 def _advice(plan: Plan, grown: list[list[Estimate]], each: int) -> Iterator[str]:
@@ -182,7 +188,8 @@ def _choice(grown: list[list[Estimate]]) -> str:
     return ", ".join(f"{kind} for {first:,} to {last:,}" for kind, first, last in runs)
 
 
-def _columns(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> Iterator[str]:
+def columns(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> Iterator[str]:
+    """Lines of a table, whose columns `right` are numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (

@@ -18,9 +18,9 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.batches import open_packed
 from alexnet_jax.errors import CONFIG, RefusedError
 from alexnet_jax.mesh import make_mesh
-from alexnet_jax.run.figure1 import figure1
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.seeing.figure1 import figure1
 from benchmarks.generated_cifar10 import picture, place_archive, write_archive
 from configs import four_layers
 from tests.run.commands import run
@@ -258,8 +258,8 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["figur1"], "there is no figure 'figur1'; the nearest name is figure1, of figure1"),
-        (["figure1", "figure2"], "unexpected argument 'figure2'"),
+        (["figur1"], "there is no figure 'figur1'; the nearest name is figure1, of towers,"),
+        (["figure1", "figure2"], "there is no figure 'figure2'; the nearest name is figure1"),
         (["figure1", "--relu=x", "--tanh=y", "--out=z.txt"], "--out=z.txt must end in .png, .pdf or .svg"),
     ],
 )

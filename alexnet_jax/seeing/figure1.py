@@ -14,15 +14,14 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.packed import find_packed
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.run.workdir import Workdir, among, differences
+from alexnet_jax.seeing.paper import FAINT, LARGE, LIGHT, SMALL, SPELT, USUAL, plain, save, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TARGET = 0.25
 PAPER_RATIO = 6.0
-NAMES = {"relu": "ReLU", "tanh": "tanh"}
 LOOKS = {"relu": {"color": "black", "linestyle": "-"}, "tanh": {"color": "0.35", "linestyle": (0, (5, 2))}}
-FAINT, LIGHT = "0.45", "0.7"  # greys of words, and of lines that are only there to be compared with
 # All but activations and rates, and how finely steps are known.
 SAME = ("network", "augment", "optimizer", "data.name", "data.size", "train.batch_size", "train.log_every")
 NEAR = 0.15  # of the axis: names of curves that meet 25 % nearer than that do not stand side by side
@@ -40,7 +39,7 @@ class Curve:
 
     @property
     def name(self) -> str:
-        return NAMES[self.config.network.activation]
+        return SPELT[self.config.network.activation]
 
     @property
     def rate(self) -> float:
@@ -142,9 +141,7 @@ def verdict(relu: Curve, tanh: Curve) -> str:
 
 def draw(relu: Curve, tanh: Curve, path: Path) -> None:
     """The curves as in the paper, ReLU solid and tanh dashed, and where they meet 25 %."""
-    from matplotlib.figure import Figure  # takes a second: not before runs that are refused
-
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    figure = sheet(4.4)
     axes = figure.add_subplot()
     epoch = relu.epoch or tanh.epoch
     width = 1.1 * max(relu.steps[-1], tanh.steps[-1])
@@ -157,18 +154,12 @@ def draw(relu: Curve, tanh: Curve, path: Path) -> None:
     axes.axhline(100 * TARGET, color=LIGHT, linewidth=0.8, zorder=0)
     axes.set_xlabel("Epochs" if epoch else "Steps")
     axes.set_ylabel("Training error (%)")
-    axes.set_title(textwrap.fill(verdict(relu, tanh), 88), loc="left", fontsize=10)
+    axes.set_title(textwrap.fill(verdict(relu, tanh), 88), loc="left", fontsize=USUAL)
     axes.set_yticks([0, 25, 50, 75])
     axes.set_xlim(0, width / (epoch or 1))
     axes.set_ylim(0, 100 * max(*relu.errors, *tanh.errors) + 3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(color=FAINT)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200)
-    except OSError as error:
-        raise RefusedError(f"cannot write {path}: {error.strerror or error}") from error
+    plain(axes)
+    save(figure, path)
 
 
 def _draw_curve(axes: "Axes", curve: Curve, epoch: float, lift: int) -> None:
@@ -180,10 +171,10 @@ def _draw_curve(axes: "Axes", curve: Curve, epoch: float, lift: int) -> None:
     x, y = [step / epoch for step in curve.steps], [100 * error for error in curve.errors]
     axes.plot(x, y, linewidth=1.6, **look)
     end = (curve.crossing / epoch, 0) if curve.crossing else (x[-1], y[-1])
-    axes.annotate(curve.name, end, xytext=(6, 29 + lift), fontsize=12, **points)
-    axes.annotate(f"rate {curve.rate:g}", end, xytext=(6, 17 + lift), fontsize=9, color=FAINT, **points)
+    axes.annotate(curve.name, end, xytext=(6, 29 + lift), fontsize=LARGE, **points)
+    axes.annotate(f"rate {curve.rate:g}", end, xytext=(6, 17 + lift), fontsize=SMALL, color=FAINT, **points)
     if curve.crossing:
         at, level = curve.crossing / epoch, y[curve.steps.index(curve.crossing)]
         axes.plot([at, at], [0, level], color=LIGHT, linewidth=0.8, zorder=0)
         axes.plot(at, level, "o", color=look["color"], markersize=5)
-        axes.annotate(f"{curve.crossing:,} steps", end, xytext=(6, 5 + lift), fontsize=9, **points)
+        axes.annotate(f"{curve.crossing:,} steps", end, xytext=(6, 5 + lift), fontsize=SMALL, **points)

@@ -1,0 +1,166 @@
+"""Looks at a run: python -m alexnet_jax.inspect --workdir=runs/quickstart --mesh=4x2 parameters
+
+Without a word, at its parameters, their shardings, the communication of its step, and its responses to
+pictures. In a notebook `from alexnet_jax import inspect` has the same as functions. Start it from the root of
+the repository: where this folder itself is on Python's path, it would hide the library's own `inspect`.
+"""
+
+import contextlib
+import difflib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from absl import flags, logging
+from jax.sharding import AxisType, Mesh
+
+from alexnet_jax.config import Config
+from alexnet_jax.data.packed import refuse_early
+from alexnet_jax.errors import ConfigError, RefusedError
+from alexnet_jax.mesh import DATA, TOWER, check_towers, make_mesh, simulate_cpu_devices, widest
+from alexnet_jax.run import processes
+from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.seeing.layout import drawing, show_sharding
+from alexnet_jax.seeing.opened import Opened, open_run
+from alexnet_jax.seeing.parameters import table
+from alexnet_jax.seeing.responses import responses, scores
+from alexnet_jax.seeing.traffic import by_layer, communication, compiled_step, counted
+
+__all__ = ["by_layer", "communication", "compiled_step", "counted", "load", "responses", "scores"]
+__all__ += ["show_sharding", "simulate_cpu_devices", "table", "tower"]
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The command's flags."""
+
+    workdir: flags.FlagHolder[str | None]
+    step: flags.FlagHolder[int | None]
+    mesh: flags.FlagHolder[str | None]
+
+
+def define_flags() -> Chosen:
+    """Only for the command: a notebook may import another that has the same."""
+    return Chosen(
+        flags.DEFINE_string("workdir", None, "The folder of a run."),
+        flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given."),
+        flags.DEFINE_string("mesh", None, "Data x tower, as in 4x2; the run's own if not given."),
+    )
+
+
+def load(workdir: str | os.PathLike, step: int | None = None, mesh: Shape | Mesh | None = None) -> Opened:
+    """A run at a step or its newest checkpoint, on its own mesh, or on (data, tower), or on a jax Mesh."""
+    folder = Workdir(os.fspath(workdir))
+    config = folder.read_config()
+    placed = _adopt(config, mesh) if isinstance(mesh, Mesh) else _make(config, mesh)
+    with _quiet():
+        return open_run(folder, step, placed)
+
+
+def tower(tree: Any, number: int) -> Any:
+    """One tower of a run's parameters as an ordinary tree, without the axis of towers, on one device."""
+    return jax.tree.map(lambda x: _slice(x, number), tree)
+
+
+def main(chosen: Chosen, what: str = "") -> None:
+    """Shows one thing, or all of them."""
+    if what and what not in SHOWN:
+        near = difflib.get_close_matches(what, SHOWN, n=1, cutoff=0)[0]
+        named = ", ".join(SHOWN)
+        raise ConfigError(f"there is nothing called {what!r} to look at; the nearest is {near}, of {named}")
+    folder = Workdir(processes.require(chosen.workdir, "runs/quickstart"))
+    shape = processes.read_mesh(chosen.mesh.value) if chosen.mesh.value is not None else None
+    if what == "responses":
+        config = folder.read_config()
+        refuse_early(config.data, config.network.classes)
+    run = load(folder.path, chosen.step.value, (shape["data"], shape["tower"]) if shape else None)
+    data, width = run.mesh.devices.shape
+    print(f"{folder.path.name} at step {run.step:,}, on {data} x {width} devices ({DATA} x {TOWER})")
+    for name in [what] if what else SHOWN:
+        print(f"\n{name.capitalize()}", flush=True)
+        SHOWN[name](run)
+
+
+def _shardings(run: Opened) -> None:
+    """A drawing of each parameter; one for all that lie alike."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(run.state.params):
+        facts, *grid = drawing(x)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        alike.setdefault(tuple(grid), []).append(f"  {name:<12}  {facts}")
+    for grid, facts in alike.items():
+        print("\n".join((*facts, *grid)))
+
+
+SHOWN: dict[str, Callable[[Opened], None]] = {
+    "parameters": lambda run: print(table(run.state.params)),
+    "shardings": _shardings,
+    "communication": lambda run: print(communication(run)),
+    "responses": lambda run: print(responses(run)),
+}
+
+
+def _make(config: Config, shape: Shape | None) -> Mesh:
+    """A mesh of a shape, or of the run's own, of the devices that this process has, or may simulate."""
+    if shape is not None:
+        if min(shape) < 1:
+            raise ConfigError(f"a mesh of {shape[0]} x {shape[1]} has no devices; try 1 x 1 (data x tower)")
+        config = _on(config, *shape)
+    check_towers(config)
+    simulated = config.mesh.cpu_devices
+    if jax.config.jax_num_cpu_devices < simulated:
+        with contextlib.suppress(RuntimeError):  # those that are in use already stay
+            simulate_cpu_devices(simulated)
+    there = len(jax.devices())
+    data, tower = widest(config, simulated or there)
+    if (needed := data * tower) > there:
+        raise ConfigError(
+            f"a mesh of {data} x {tower} (data x tower) needs {needed} devices, there are {there} "
+            f"({jax.devices()[0].platform}); simulate them: inspect.simulate_cpu_devices({needed}) in the "
+            f"first cell of a notebook that is started anew, or JAX_NUM_CPU_DEVICES={needed} before a command"
+        )
+    return make_mesh(data, tower)
+
+
+def _adopt(config: Config, mesh: Mesh) -> Mesh:
+    """A mesh that was made elsewhere, if it has our axes; what is cut how, the compiler may choose."""
+    if mesh.axis_names != (DATA, TOWER):
+        named = ", ".join(map(str, mesh.axis_names))
+        raise ConfigError(f"the axes of this mesh are {named}; a run needs {DATA}, {TOWER}, in this order")
+    check_towers(_on(config, *mesh.devices.shape))
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _on(config: Config, data: int, tower: int) -> Config:
+    return processes.chosen(config, mesh=f"{data}x{tower}")
+
+
+def _slice(x: jax.Array, number: int) -> jax.Array:
+    """A tower of an array, from a device of this process that holds it whole."""
+    if not 0 <= number < x.shape[0]:
+        raise ConfigError(f"there is no tower {number}, of {x.shape[0]}, counted from 0")
+    for piece in x.addressable_shards:
+        held = range(*piece.index[0].indices(x.shape[0]))
+        if number in held and piece.data.shape[1:] == x.shape[1:]:
+            return piece.data[number - held.start]
+    raise RefusedError(f"tower {number} lies on no device of process {jax.process_index()} as a whole")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Libraries say what people need not know, which a notebook shows in red."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+if __name__ == "__main__":
+    processes.run(functools.partial(main, define_flags()), words=1)

@@ -1,0 +1,89 @@
+"""What a run's network makes of pictures: activations and gradients by stage and tower, and its scores."""
+
+import contextlib
+import functools
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.config import Config
+from alexnet_jax.errors import ConfigError
+from alexnet_jax.learning.prediction import Look, LookStep, StageStep, make_look_step, make_stage_step
+from alexnet_jax.learning.step import Batch
+from alexnet_jax.mesh import DATA, check_batch
+from alexnet_jax.network.alexnet import stage_names
+from alexnet_jax.planning.table import columns
+from alexnet_jax.seeing.opened import Opened
+
+SPLIT, LAST = "validation", "fc8"
+HEADINGS = ("stage", "tower", "mean", "deviation", "zeros", "norm", "gradient mean", "deviation", "norm")
+
+
+@dataclass(frozen=True)
+class Response:
+    """Of a stage in a tower: numbers that it hands on, and the loss's gradient there."""
+
+    stage: str
+    tower: int
+    activation: Look  # of floats
+    gradient: Look
+
+
+def responses(run: Opened, pictures: int | None = None) -> str:
+    """A table of them; of as many validation pictures as are evaluated at a time, if nothing is said."""
+    found = measured(run, first_pictures(run, pictures))
+    cells = [HEADINGS]
+    for one in found:
+        seen, gradient = one.activation, one.gradient
+        figures = (seen.mean, seen.deviation, seen.zeros, seen.norm)
+        figures += (gradient.mean, gradient.deviation, gradient.norm)
+        head = (one.stage if one.tower == 0 else "", str(one.tower))
+        cells.append((*head, *(f"{figure:.4g}" for figure in figures)))
+    return "\n".join(columns(cells, right=tuple(range(1, len(HEADINGS)))))
+
+
+def measured(run: Opened, batch: Batch) -> list[Response]:
+    """Every stage of every tower: of centre views, without dropout."""
+    looks = jax.device_get(_look_step(run.config, run.mesh)(run.state, run.pixels, batch))
+    return [
+        Response(name, t, *(jax.tree.map(lambda x, t=t: float(x[t]), look) for look in looks[name]))
+        for name in stage_names(run.config.network)
+        for t in range(run.config.network.towers)
+    ]
+
+
+def scores(run: Opened, pictures: int | None = None) -> np.ndarray:
+    """The scores of each class, before the softmax, for the same pictures."""
+    batch = first_pictures(run, pictures)
+    found = _score_step(run.config, run.mesh)(run.state, run.pixels, batch.pictures)[LAST]
+    return np.concatenate(np.asarray(found), axis=-1)[:, : run.config.network.classes]
+
+
+def first_pictures(run: Opened, pictures: int | None = None) -> Batch:
+    """The first validation pictures, on the mesh."""
+    there = run.packed.images(SPLIT)
+    if pictures is None:
+        rows = run.mesh.shape[DATA]
+        pictures = min(run.config.evaluation.batch_size, there) // rows * rows
+    if not 0 < pictures <= there:
+        raise ConfigError(f"pictures={pictures} must be from 1 to {there}, the pictures to validate")
+    check_batch(run.mesh, "pictures", pictures)
+    # Here, as they bring TensorFlow, which whoever looks at parameters need not wait for.
+    from alexnet_jax.data.batches import EvaluationOrder
+    from alexnet_jax.run.feed import feed
+
+    order = EvaluationOrder(there, pictures)
+    with contextlib.closing(feed(run.packed, SPLIT, order, range(1), run.mesh, run.config.data)) as batches:
+        return next(batches)
+
+
+@functools.cache
+def _look_step(config: Config, mesh: Mesh) -> LookStep:
+    return make_look_step(config, mesh)
+
+
+@functools.cache
+def _score_step(config: Config, mesh: Mesh) -> StageStep:
+    return make_stage_step(config, mesh, (LAST,))

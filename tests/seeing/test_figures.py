@@ -1,0 +1,52 @@
+"""The command draws what is asked for, and says what it cannot draw."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from alexnet_jax.errors import CONFIG, REFUSED
+from alexnet_jax.figures import FIGURES, LINES
+from alexnet_jax.run.workdir import Workdir
+from tests.run.commands import run
+
+
+def test_all(workdir: Workdir, data_dir: Path, tmp_path: Path) -> None:
+    """Every figure, line art as a drawing too; one that is refused keeps no other from being drawn."""
+    shutil.copytree(workdir.path, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    out, err = run("figures", f"--workdir={tmp_path}/run", "--row=3", data_dir=data_dir, code=REFUSED)
+    drawn = [name for name in FIGURES if name != "curves"]
+    assert [line.split()[0] for line in out.splitlines() if line[0] != " "] == drawn
+    files = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert files == {f"{name}.png" for name in drawn} | {f"{name}.svg" for name in drawn if name in LINES}
+    for name in drawn:
+        with Image.open(tmp_path / "run" / "figures" / f"{name}.png") as picture:
+            assert picture.width == 1400 and picture.height > 200
+            assert picture.convert("L").getextrema()[0] < 100
+    assert err.splitlines()[0].startswith("curves         not drawn: ")
+    assert "Traceback" not in err
+
+
+def test_one(workdir: Workdir, data_dir: Path, tmp_path: Path) -> None:
+    flags = (f"--workdir={workdir.path}", "confusion", f"--out={tmp_path}/table.svg", "--mesh=1x1")
+    out, _ = run("figures", *flags, data_dir=data_dir)
+    assert out.startswith(f"confusion      {tmp_path}/table.svg\n")
+    assert "<svg" in (tmp_path / "table.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("kernel",), "there is no figure 'kernel'; the nearest name is kernels, of towers,"),
+        (("--out=x.png",), "--out=x.png is for one figure; name it"),
+        (("curves", "--out=x.bmp"), "--out=x.bmp must end in .png, .pdf or .svg"),
+        (("curves",), "--workdir is missing"),
+        (("curves", "--workdir=/nowhere", "--mesh=2"), "holds no run"),
+    ],
+)
+def test_refused(words: tuple[str, ...], complaint: str, data_dir: Path) -> None:
+    code = REFUSED if "run" in complaint else CONFIG
+    _, err = run("figures", *words, data_dir=data_dir, code=code)
+    assert complaint in err and len(err.splitlines()) == 1

@@ -1,0 +1,36 @@
+"""Runs to look at that nobody has trained: what figures draw is there from the first step on."""
+
+from pathlib import Path
+from typing import Any
+
+from jax import numpy as jnp
+
+from alexnet_jax.build import build
+from alexnet_jax.config import Config
+from alexnet_jax.learning.step import init_state
+from alexnet_jax.mesh import make_mesh
+from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.seeing.opened import Opened
+
+
+def untrained(config: Config, path: Path, data: int = 1, tower: int = 1) -> Opened:
+    """A run at its beginning, on a mesh."""
+    mesh = make_mesh(data, tower)
+    return Opened(Workdir(str(path)), config, mesh, init_state(config, mesh))
+
+
+def stateless(config: Config, path: Path) -> Opened:
+    """A run of which only the config and the figures are looked at."""
+    return Opened(Workdir(str(path)), config, make_mesh(1, 1), None)
+
+
+def recipe(module: Any, variant: str = "paper") -> Config:
+    """A file of `configs/`."""
+    return build(module.get_config(variant).to_dict())
+
+
+def same_colour(one: Any, other: Any) -> bool:
+    """Whether two ways to say a colour mean the same."""
+    from matplotlib.colors import to_rgba
+
+    return bool(jnp.allclose(jnp.array(to_rgba(one)), jnp.array(to_rgba(other))))
