@@ -225,10 +225,11 @@ def _digests(arrays: Any, progress: dict[str, Any]) -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    """In a line that is not too long: TensorStore's begin with what failed, and end with why."""
+    """In a line that is not too long: TensorStore's begin with what failed, and have why before brackets."""
     if re.search("barrier timed out|timed out while waiting for .*barrier", str(error), re.IGNORECASE):
         return f"not every process has written its part within {PATIENCE} s"
     line = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    line = re.sub(r" \[\w+='.*", "", line)  # codes, and the whole of what it was told
     return line if len(line) < 150 else f"{line[:40]} ... {line[-100:]}"
 
 

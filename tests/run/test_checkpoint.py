@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.run.checkpoint import Checkpoints, Kept
+from alexnet_jax.run.checkpoint import Checkpoints, Kept, _reason
 
 SIZE = 4096
 
@@ -180,6 +181,23 @@ def test_a_write_that_fails(tmp_path: Path) -> None:
         checkpoints.save(30, jax.device_put(tree(30)), {"validation_errors": [1 / 30]})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "30"]
     assert resume(tmp_path) == 30
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            f'OUT_OF_RANGE: Error opening "zarr" driver: {"x" * 200}: Failed to write 28504 bytes to '
+            "file 13: File too large [os_error_code='27'] [tensorstore_spec='{\"create\":true}']",
+            r"OUT_OF_RANGE: .* \.\.\. x+: Failed to write 28504 bytes to file 13: File too large",
+        ),
+        ("Timed out while waiting for async_write_complete barrier.", "not every process has written .*"),
+        ("DEADLINE_EXCEEDED: Barrier timed out. Id: 7", "not every process has written .*"),
+    ],
+)
+def test_the_reason_in_a_line(said: str, reason: str) -> None:
+    """Of what libraries say of a write that fails, in the wordings that were seen."""
+    assert re.fullmatch(reason, _reason(ValueError(said)))
 
 
 @pytest.mark.parametrize(
