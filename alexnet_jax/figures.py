@@ -94,7 +94,7 @@ def draw(names: Sequence[str]) -> None:
             figure = FIGURES[name](opened)
             for path in targets(workdir, name):
                 save(figure, path)
-        except RefusedError as error:
+        except (ConfigError, RefusedError) as error:
             if len(names) == 1:
                 raise
             print(f"{name:<14} not drawn: {error}", file=sys.stderr, flush=True)

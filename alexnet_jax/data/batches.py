@@ -30,6 +30,8 @@ from alexnet_jax.errors import RefusedError
 
 PADDING = -1  # the id, and the label, of a row that does not count
 ALIGNMENT = 64
+# What reading rows of a damaged set ends in.
+UNREADABLE = (RuntimeError, ValueError, OSError, IndexError, OverflowError, DecodeError)
 READ_BYTES = 4 << 20  # Batches smaller than this are read several at a time.
 
 # Pictures u8[b, S, S, 3], labels i32[b], and a digest of what was read (0 without trace).
@@ -67,9 +69,15 @@ class PackedSet:
 
     def read(self, split: str, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pictures u8[n, S, S, 3] and labels, a few at a time."""
-        pictures, labels = self.table(split)(numbers)
-        if self.encoded:
-            pictures = np.stack([decode_jpeg(picture).numpy() for picture in pictures])
+        try:
+            pictures, labels = self.table(split)(numbers)
+            if self.encoded:
+                pictures = np.stack([decode_jpeg(picture).numpy() for picture in pictures])
+        except (*UNREADABLE, tf.errors.OpError) as error:
+            words = (
+                f"the {split} pictures in {self.path} cannot be read; prepare --verify says what is damaged"
+            )
+            raise RefusedError(words) from error
         return pictures, labels
 
     def table(self, split: str) -> "Table":
@@ -245,7 +253,7 @@ def _read_ahead(
         """No rows for what cannot be read: of an error TensorFlow would print a traceback for each thread."""
         try:
             return fetch(first, count)
-        except (RuntimeError, ValueError, OSError, IndexError, OverflowError, DecodeError):
+        except UNREADABLE:
             return nothing, np.empty(0, np.int32), np.empty(0, np.uint64)
 
     def load(first: tf.Tensor) -> tuple[tf.Tensor, ...]:

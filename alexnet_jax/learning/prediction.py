@@ -33,7 +33,7 @@ class Look:
     @classmethod
     def at(cls, x: jax.Array) -> "Look":
         """Of numbers x [towers, ...]."""
-        axes = tuple(range(1, x.ndim))
+        axes, x = tuple(range(1, x.ndim)), x.astype(jnp.float32)
         zeros = jnp.mean((x == 0).astype(jnp.float32), axes)
         return cls(jnp.mean(x, axes), jnp.std(x, axes), zeros, jnp.sqrt(jnp.sum(jnp.square(x), axes)))
 

@@ -21,7 +21,12 @@ def check_wandb(project: str) -> None:
         raise ConfigError(f"--config.wandb={project} needs another package: pip install wandb")
     if os.environ.get("WANDB_MODE") in AT_HOME:
         return
-    if not load_wandb().login(prompt=False, verify=False):
+    try:
+        known = load_wandb().login(prompt=False, verify=False)
+    except Exception as error:  # of a key that is none, or of a version that has no such function
+        words = f"--config.wandb={project}: {error}"
+        raise ConfigError(f"{words}; wandb login, or pip install -U wandb") from error
+    if not known:
         raise ConfigError(
             f"--config.wandb={project} needs an account: wandb login, or set WANDB_MODE=offline"
         )

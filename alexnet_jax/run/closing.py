@@ -70,7 +70,7 @@ def _verdict(config: Config, end: dict[str, Any]) -> str:
     """How far it is from what was expected, where both are of as many views."""
     expected = config.expected
     if expected.views != config.evaluation.views:
-        return f"compare   with --views={expected.views}, as below: over more views errors are lower"
+        return f"compare   with --views={expected.views}, as below"
     points = 100 * (end["top1_error"] - expected.top1_error)
     if abs(points) < 0.05:
         return "compare   top-1 error as expected"
@@ -81,9 +81,11 @@ def _verdict(config: Config, end: dict[str, Any]) -> str:
 def next_commands(config: Config, workdir: Path, recipe: str = "") -> str:
     """Commands that make sense after a run."""
     where = f"--workdir={shlex.quote(shorter(workdir))}"
-    views = config.expected.views if config.expected.views > 1 else 10
+    own, expected = config.evaluation.views, config.expected.views
+    views = 10 if expected in (0, own) and own != 10 else expected or 1
+    over = f"{views} views" if views > 1 else "the centre alone"
     commands = [
-        (f"evaluate {where} --views={views}", f"its errors over {views} views"),
+        (f"evaluate {where} --views={views}", f"its errors over {over}"),
         (f"evaluate {where}", "its errors once more, as they were validated"),
         (f"figures {where}", "the paper's pictures"),
         (f"predict {where} PICTURE", "the likeliest classes of a picture"),

@@ -52,12 +52,13 @@ class Evaluator:
         step = make_prediction_step(self.config, self.mesh, self.config.evaluation.views)
         found = np.empty((self.images, self.config.network.classes), np.float32)
         labels, done = np.empty(self.images, np.int32), 0
-        for batch, real in self._batches():
-            rows = slice(done, done + real)
-            found[rows] = np.asarray(step(state, self.pixels, batch.pictures))[:real]
-            labels[rows] = np.asarray(batch.labels)[:real]
-            done += real
-            tell(real)
+        with contextlib.closing(self._batches()) as batches:
+            for batch, real in batches:
+                rows = slice(done, done + real)
+                found[rows] = np.asarray(step(state, self.pixels, batch.pictures))[:real]
+                labels[rows] = np.asarray(batch.labels)[:real]
+                done += real
+                tell(real)
         return found, labels
 
     def _batches(self) -> Generator[tuple[Batch, int]]:

@@ -196,6 +196,8 @@ def host_memory(config: Config | None) -> Answer:
 
 def memory_free(root: Path = Path("/")) -> tuple[float, str]:
     """Bytes that programs may still have, here and in this container."""
+    if not (root / "proc/meminfo").exists():
+        return float("inf"), "what is free is not known on this system"
     facts = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
     free, whole = (int(facts[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
     words = f"{size(free)} of {size(whole)} free"

@@ -83,10 +83,10 @@ def draw_views(config: Config, pixels: Pixels, picture: np.ndarray, step: int) -
 
 def colour_noise(opened: Opened, row: int = 0) -> "Figure":
     """The picture moved along each principal component, from the one that varies most."""
+    if not opened.config.augment.colour_noise:
+        raise RefusedError("this run has no colour noise (augment.colour_noise=0)")
     picture, what = opened.picture(row)
     components = components_of(opened.pixels)
-    if not components.any():
-        raise RefusedError("this run has no colour noise (augment.colour_noise=0)")
     figure = sheet(3.1)
     grid = figure.subplots(len(components), len(DEVIATIONS))
     for line, component, pictures in zip(grid, components, moved(picture, components), strict=True):

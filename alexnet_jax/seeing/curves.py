@@ -107,7 +107,8 @@ def find_drops(
     drops = []
     for i in np.flatnonzero(rates[1:] < rates[:-1] * (1 - 1e-6)):
         before, after = at["train"][[i, i + 1]]
-        between = stated[(stated >= before) & (stated <= after)]
+        # The rate of a line was chosen before the validation of its own step.
+        between = stated[(stated >= before) & (stated < after)]
         drops.append(Drop(float(between[-1] if len(between) else after), float(rates[i + 1])))
     return tuple(drops)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet_jax.learning.prediction import make_stage_step
-from alexnet_jax.mesh import place_rows
+from alexnet_jax.mesh import DATA, place_rows
 from alexnet_jax.seeing.opened import Opened
 from alexnet_jax.seeing.paper import LIGHT, SMALL, WIDTH, bare, head, percent, sheet
 
@@ -19,9 +19,9 @@ LEAST = 16  # columns, of which those that are not needed stay empty
 
 
 def responses(opened: Opened, picture: np.ndarray) -> dict[str, np.ndarray]:
-    """f32[towers, ...] of every layer, after its activation, for the centre of a picture u8[S, S, 3]."""
+    """f32[towers, ...] of every layer, as it is before its pool, for the centre of a picture u8[S, S, 3]."""
     layers = tuple(opened.config.network.layers())
-    count = opened.mesh.shape["data"]
+    count = opened.mesh.shape[DATA]
     pictures = np.repeat(picture[None], count, axis=0)  # one for each row of devices
     placed = place_rows(opened.mesh, np.arange(count), pictures, count)
     found = make_stage_step(opened.config, opened.mesh, layers)(opened.state, opened.pixels, placed)
@@ -59,7 +59,7 @@ def maps(opened: Opened, row: int = 0) -> "Figure":
         for t, axes in enumerate(line):
             _draw(axes, sheets[name][t], float(np.abs(x).max()))
             axes.set_title(_words(name, x[t], t), fontsize=SMALL, loc="left", pad=3)
-    head(figure, f"{what}, and what every layer makes of it. Dark: a strong response.")
+    head(figure, f"{what}, and what every layer makes of it. Dark: a strong positive response.")
     return figure
 
 

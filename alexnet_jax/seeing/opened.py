@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
+from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.data.progress import Progress
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.learning.augment import Pixels
 from alexnet_jax.learning.step import State
-from alexnet_jax.mesh import open_mesh
+from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.dataset import DatasetFacts, device_pixels, open_facts
 from alexnet_jax.run.start import restore
@@ -41,6 +42,7 @@ class Opened:
     @functools.cached_property
     def packed(self) -> "PackedSet":
         """The run's data set; opened when it is asked for, with TensorFlow, which takes seconds to import."""
+        refuse_early(self.config.data, self.config.network.classes)
         from alexnet_jax.data.batches import open_packed
 
         return open_packed(self.config.data, self.config.network.classes)
@@ -59,6 +61,7 @@ class Opened:
         """Log-probabilities f32[images, classes] for the validation split, and its labels."""
         from alexnet_jax.run.evaluation import Evaluator
 
+        check_batch(self.mesh, "evaluation.batch_size", self.config.evaluation.batch_size)
         evaluator = Evaluator(self.config, self.mesh, self.packed)
         with Progress("asking the network", evaluator.images) as progress:
             return evaluator.predict(self.state, progress.update)

@@ -37,7 +37,7 @@ HEADINGS = "result    step  top-1 error  top-5 error    loss  views"
             (0.407, 10),
             [
                 "expected     -       40.7 %            -       -     10",
-                "compare   with --views=10, as below: over more views errors are lower",
+                "compare   with --views=10, as below",
             ],
         ),
         (
