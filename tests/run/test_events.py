@@ -1,15 +1,14 @@
 """What a real run leaves for TensorBoard, as TensorBoard reads it."""
 
 import dataclasses
-import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import tensorflow as tf
-from clu import metric_writers
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -112,21 +111,37 @@ def test_hyperparameters(events: dict[str, dict[int, np.ndarray]]) -> None:
     assert found["train.steps"].number_value == 8
 
 
-def test_a_writer_that_fails(narrow: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder is gone: that is said once, and every call returns; so it is with all of its errors."""
-    said = []
-    events = Events(Workdir(str(tmp_path)), narrow, said.append)
-    shutil.rmtree(tmp_path)
-    for step in range(3):
-        events.scalars(step, {"train/loss": 1.0})
-    events.close()
-    monkeypatch.setattr(metric_writers, "SummaryWriter", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
-    events = Events(Workdir(str(tmp_path)), narrow, said.append)
-    events.config(narrow)
-    events.scalars(1, {"train/loss": 1.0})
-    events.close()
-    assert all(line.startswith("not written for TensorBoard: ") for line in said), said
-    assert "full" in said[-1] and len(said) <= 2
+class Failing:
+    """A writer whose every call ends in an error."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*_: object) -> None:
+            raise self.error
+
+        return call
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_writers_that_fail(
+    opens: bool, narrow: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every call, or as they are opened: each is complained of once, and nothing ends."""
+    said, full, away = [], OSError(28, "full"), RuntimeError("away")
+    for name, error in (("metric_writers.SummaryWriter", full), ("WandbWriter", away)):
+        made = Failing(error)
+        made_by = (lambda *_, made=made: made) if opens else made.open
+        monkeypatch.setattr(f"alexnet_jax.run.events.{name}", made_by)
+    writers = Events(Workdir(str(tmp_path)), dataclasses.replace(narrow, wandb="toys"), said.append)
+    writers.config(narrow)
+    for step in range(2):
+        writers.scalars(step, {"train/loss": 1.0})
+        writers.weights(step, {"conv1": {"kernel": jax.numpy.ones((1, 3, 3, 3, 2))}})
+    writers.close()
+    wanted = ["not written for TensorBoard: [Errno 28] full", "not written for Weights & Biases: away"]
+    assert said == wanted
 
 
 def test_nothing_where_another_process_writes(narrow: Config, tmp_path: Path) -> None:
