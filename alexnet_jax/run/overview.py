@@ -11,7 +11,7 @@ from alexnet_jax.config import Config, NetworkConfig, ScheduleConfig
 from alexnet_jax.data.batches import PackedSet
 from alexnet_jax.learning.spread import Params
 from alexnet_jax.mesh import DATA, TOWER
-from alexnet_jax.network.alexnet import layer_sizes
+from alexnet_jax.network.alexnet import layer_sizes, pool_of
 from alexnet_jax.run.ancestor import CLASSIFIER
 from alexnet_jax.run.closing import aligned
 from alexnet_jax.run.processes import shorter
@@ -84,7 +84,7 @@ def network_table(config: NetworkConfig, params: Params) -> str:
 
 def _then(config: NetworkConfig, name: str, sizes: dict[str, int]) -> Iterator[str]:
     """What follows a layer's products, in order."""
-    lrn, pool = config.lrn, name.replace("conv", "pool")
+    lrn, pool = config.lrn, pool_of(name)
     if name in lrn.before_activation:
         yield "LRN"
     if name != CLASSIFIER:

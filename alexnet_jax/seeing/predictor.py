@@ -13,9 +13,9 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.picture_files import FileBatch
 from alexnet_jax.learning.prediction import make_prediction_step
 from alexnet_jax.mesh import DATA, place_rows
+from alexnet_jax.seeing.answers import likeliest
 from alexnet_jax.seeing.opened import Opened
 
-TOP = 5
 MOST = 32  # pictures in a batch: while it is computed the next is decoded
 
 
@@ -39,7 +39,7 @@ class Answer:
 
 
 class Predictor:
-    """An opened run's network: the probabilities of batches of one size."""
+    """An opened run's network: the log-probabilities of batches of one size."""
 
     def __init__(self, opened: Opened):
         self.opened, config = opened, opened.config
@@ -48,7 +48,7 @@ class Predictor:
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         """f32[B, classes] of u8[B, S, S, 3]."""
         placed = place_rows(self.opened.mesh, np.arange(len(pictures)), pictures, len(pictures))
-        return np.exp(jax.device_get(self.step(self.opened.state, self.opened.pixels, placed)))
+        return jax.device_get(self.step(self.opened.state, self.opened.pixels, placed))
 
     def answers(self, batches: Iterator[FileBatch]) -> Iterator[Answer]:
         """One for each file, in order."""
@@ -58,9 +58,10 @@ class Predictor:
             for path, error in batch.files:
                 yield Answer(path, () if error else self._top(next(rows)), error)
 
-    def _top(self, probabilities: np.ndarray) -> tuple[tuple[int, str, float], ...]:
-        order = np.argsort(-probabilities, kind="stable")[:TOP].tolist()
-        return tuple((i, self.opened.facts.class_names[i], float(probabilities[i])) for i in order)
+    def _top(self, log_probabilities: np.ndarray) -> tuple[tuple[int, str, float], ...]:
+        classes, shares = likeliest(log_probabilities)
+        names = (self.opened.facts.class_names[i] for i in classes)
+        return tuple(zip(classes.tolist(), names, shares.tolist(), strict=True))
 
 
 def batch_size(pictures: int, config: Config, mesh: Mesh) -> int:
