@@ -29,7 +29,7 @@ def begin() -> None:
         wanted = processes.read_config(config) if config.value is not None else None
         tell(itertools.chain(found, checkup(wanted, workdir.value)))
 
-    processes.run(main)
+    processes.run(main, looks=True)
 
 
 def _end(found: list[Finding]) -> NoReturn:

@@ -61,4 +61,4 @@ def _open_meshes(configs: list[Config]) -> list[Mesh]:
 
 
 if __name__ == "__main__":
-    processes.run(main)
+    processes.run(main, looks=True)

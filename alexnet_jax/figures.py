@@ -115,4 +115,4 @@ def targets(workdir: Workdir, name: str) -> tuple[Path, ...]:
 
 
 if __name__ == "__main__":
-    processes.run(main, words=None)
+    processes.run(main, words=None, looks=True)

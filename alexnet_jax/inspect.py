@@ -163,4 +163,4 @@ def _quiet() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    processes.run(functools.partial(main, define_flags()), words=1)
+    processes.run(functools.partial(main, define_flags()), words=1, looks=True)

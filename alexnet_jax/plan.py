@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    processes.run(main)
+    processes.run(main, looks=True)

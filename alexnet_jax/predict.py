@@ -4,7 +4,6 @@ With --features=fc7 --output=x.npz what a stage of the network makes of them is 
 --split=validation, of a split of the run's data set: vectors for nearest neighbours, or to learn from.
 """
 
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +37,6 @@ SPLIT = flags.DEFINE_string("split", None, "Features of a split, such as validat
 
 def main(*words: str) -> None:
     """Prints the likeliest classes of each picture, or writes features."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends quietly where `head` has read enough
     workdir = Workdir(processes.require(WORKDIR, "runs/quickstart"))
     _check_flags(words)
     config = processes.chosen(workdir.read_config(), views=VIEWS.value, mesh=MESH.value)
@@ -121,4 +119,4 @@ def printable(name: str) -> str:
 
 
 if __name__ == "__main__":
-    processes.run(main, words=None)
+    processes.run(main, words=None, looks=True)

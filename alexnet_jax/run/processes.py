@@ -136,10 +136,11 @@ def read_share(flag: flags.FlagHolder[str]) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def run(main: Callable[..., None], words: int | None = 0) -> None:
+def run(main: Callable[..., None], words: int | None = 0, *, looks: bool = False) -> None:
     """Runs a command: parses its flags, prints what went wrong in one line, exits with its code.
 
-    Up to so many `words` that are no flags are its arguments; None: any number.
+    Up to so many `words` that are no flags are its arguments; None: any number. One that only `looks` at what
+    there is ends without a word where nobody reads on, as after `| head`.
     """
 
     def checked(arguments: Sequence[str]) -> None:
@@ -151,6 +152,8 @@ def run(main: Callable[..., None], words: int | None = 0) -> None:
         signal.signal(signal.SIGINT, leave)  # until what can be saved has its own way
         if os.getpid() == 1:  # of a container: the kernel keeps from it what it has no handler for
             signal.signal(signal.SIGTERM, leave)
+        if looks:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         logging.set_verbosity(logging.FATAL)  # what goes wrong is raised too
         app.run(lambda arguments: _guarded(checked, arguments), flags_parser=_parse)
     except KeyboardInterrupt:

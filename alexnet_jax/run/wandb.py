@@ -4,6 +4,7 @@ WANDB_MODE=offline writes below the run's folder only, for `wandb sync`.
 """
 
 import secrets
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ class WandbWriter(metric_writers.MetricWriter):
         """Nothing is held back."""
 
     def close(self) -> None:
-        self._run.finish()
+        """Where an error is on its way the run is marked as failed there, until it goes on."""
+        self._run.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
 def identity(path: Path) -> str:

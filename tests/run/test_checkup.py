@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from alexnet_jax.run import checkup
 from alexnet_jax.run.checkup import FILES, open_files
 from alexnet_jax.run.findings import MEND, OK, WARN
 from alexnet_jax.run.installed import CUDA, version
-from tests.run.commands import ROOT, run
+from tests.run.commands import ROOT, command, run
 from tests.run.test_lock import held
 
 QUICK = "--config=configs/quickstart.py"
@@ -134,6 +135,14 @@ def test_flags(arguments: list[str], words: str, tmp_path: Path) -> None:
     out, err = run("doctor", *arguments, data_dir=tmp_path, code=CONFIG)
     assert out == ""
     assert words in err
+
+
+def test_nobody_reads_on(tmp_path: Path) -> None:
+    """As after `| head -1`: it ends without a word."""
+    process = command("doctor", data_dir=tmp_path)
+    process.stdout.readline()
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(100)) == ("", -signal.SIGPIPE)
 
 
 def test_open_files(folder: Path, narrow: Config) -> None:

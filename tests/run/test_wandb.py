@@ -1,15 +1,17 @@
 """Weights & Biases, offline; where the package is not there, only that it is asked for."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
+import struct
 import sys
 from pathlib import Path
 
 import pytest
 
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.errors import CONFIG, ConfigError
+from alexnet_jax.errors import CONFIG, ConfigError, DivergedError
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.account import check_wandb
 from alexnet_jax.run.loop import train
@@ -22,22 +24,49 @@ from tests.run.test_refusals import complaint
 needs_it = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 
 
+def exit_code(file: Path) -> int:
+    """What an offline run says of its end: blocks of 32 KiB of records, as LevelDB's log has them."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, record, codes = file.read_bytes(), 7, b"", []
+    while at < len(data):
+        if -at % 2**15 < 7:  # no head fits into what is left of the block
+            at += -at % 2**15
+        size, kind = struct.unpack_from("<4xHB", data, at)
+        record += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part of one
+            told, record = Record.FromString(record), b""
+            if told.WhichOneof("record_type") == "exit":
+                codes.append(told.exit.exit_code)
+    [code] = codes
+    return code
+
+
 @needs_it
 def test_a_run_and_what_goes_on_with_it(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Both are one run there, with every figure, the kernels, the histograms, and the config."""
+    """All are one run there, with every figure, the kernels, the histograms, and the config.
+
+    It is complete, goes on and is complete again, goes on and fails.
+    """
     monkeypatch.setenv("WANDB_MODE", "offline")
     check_wandb("toys")
-    for steps in (4, 6):
-        config = narrow(quickstart.get_config(), data_dir, steps, train={"log_every": 2})
+    for steps, rate in ((4, 0.01), (6, 0.01), (10, 1e18)):
+        given = {"train": {"log_every": 2}, "schedule": {"learning_rate": rate}}
+        config = narrow(quickstart.get_config(), data_dir, steps, **given)
         config = dataclasses.replace(config, wandb="toys")
-        train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 2), quiet=True)
+        fails = pytest.raises(DivergedError) if steps == 10 else contextlib.nullcontext()
+        with fails:
+            train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 2), quiet=True)
     out, err = capfd.readouterr()
     assert "wandb:" not in out + err
     folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
-    assert [folder.name.split("-")[-1] for folder in folders] == 2 * [identity(tmp_path)]
-    told = b"".join(file.read_bytes() for file in (tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert [folder.name.split("-")[-1] for folder in folders] == 3 * [identity(tmp_path)]
+    files = [file for folder in folders for file in folder.glob("*.wandb")]
+    assert [exit_code(file) for file in files] == [0, 0, 1]
+    told = b"".join(file.read_bytes() for file in files)
     for line in lines(tmp_path, but=()):
         for name, value in line.items():
             if name not in ("step", "split"):
