@@ -248,10 +248,12 @@ def _read_ahead(
     together = max(1, min(config.read_ahead, READ_BYTES // (rows * math.prod(shape))))
 
     nothing = np.empty((0, *(() if packed.encoded else shape)), object if packed.encoded else np.uint8)
+    source = [fetch]  # TensorFlow never lets go of a function, and would keep the files open for ever
 
     def fetch_if_possible(first: int, count: int) -> tuple[np.ndarray, ...]:
         """No rows for what cannot be read: of an error TensorFlow would print a traceback for each thread."""
         try:
+            [fetch] = source
             return fetch(first, count)
         except UNREADABLE:
             return nothing, np.empty(0, np.int32), np.empty(0, np.uint64)
@@ -278,6 +280,8 @@ def _read_ahead(
             yield from zip(np.split(images, count), np.split(labels, count), digests, strict=True)
     except tf.errors.OpError:
         damaged = True
+    finally:
+        source.clear()
     # An iterator that an error keeps alive has threads that hang the interpreter at its end.
     del reads
     if damaged:

@@ -1,9 +1,11 @@
 """The order of images, and reading them by it."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,32 @@ def test_shards_are_one_set(packed: PackedSet, in_shards: Path) -> None:
     opened = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     shards = [path for path in opened if path.is_relative_to(in_shards) and "train" in path.name]
     assert len(shards) == 3
+
+
+def test_files_are_closed_again(packed_path: Path) -> None:
+    """With the set, whether all of it was read or not: a notebook may open many."""
+
+    def files() -> int:
+        descriptors = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        return sum(packed_path in path.readlink().parents for path in descriptors)
+
+    before = files()  # of other tests
+    for whole in (True, False):
+        packed = PackedSet(epath.Path(packed_path))
+        order = TrainingOrder(3, packed.images("train"), 16)
+        batches = read_batches(packed, "train", order, range(5), np.arange(16), READING)
+        next(batches)
+        assert files() > before
+        if whole:
+            assert len(list(batches)) == 4
+        del packed, batches
+        for _ in range(100):  # a thread may be at its last rows
+            gc.collect()
+            if files() == before:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail(f"{files() - before} files are open still")
 
 
 def test_small_sets_are_read_once(packed_path: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,22 +26,32 @@ needs_it = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason=
 
 
 def exit_code(file: Path) -> int:
-    """What an offline run says of its end: blocks of 32 KiB of records, as LevelDB's log has them."""
+    """What an offline run says of its end, which is written by another process, in its own time."""
+    for _ in range(600):
+        if codes := exit_codes(file):
+            [code] = codes
+            return code
+        time.sleep(0.1)
+    raise AssertionError(f"no end in {file}")
+
+
+def exit_codes(file: Path) -> list[int]:
+    """From blocks of 32 KiB of records, as LevelDB's log has them; the last may be written just now."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, record, codes = file.read_bytes(), 7, b"", []
     while at < len(data):
         if -at % 2**15 < 7:  # no head fits into what is left of the block
             at += -at % 2**15
-        size, kind = struct.unpack_from("<4xHB", data, at)
+        head = data[at + 4 : at + 7]
+        size, kind = struct.unpack("<HB", head) if len(head) == 3 else (len(data), 0)
         record += data[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in (1, 4):  # whole, or the last part of one
+        if kind in (1, 4) and at <= len(data):  # whole, or the last part of one
             told, record = Record.FromString(record), b""
             if told.WhichOneof("record_type") == "exit":
                 codes.append(told.exit.exit_code)
-    [code] = codes
-    return code
+    return codes
 
 
 @needs_it
