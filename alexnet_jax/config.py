@@ -238,11 +238,21 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every_steps: int
+    every_steps: int  # training never gets further ahead of the newest one on disk
     keep: int  # so many of the newest
     keep_epochs: float  # and the first after each so many epochs; 0: none
     keep_best: bool  # and the one of the lowest validation error, which is saved when it is found
     when_full: Literal["go_on", "end"]  # what a run does that cannot save: it tries again later, or ends
+
+    @property
+    def ahead(self) -> int:
+        """Steps that go on while a checkpoint is being written, before they wait for it."""
+        return self.every_steps // 10
+
+    @property
+    def period(self) -> int:
+        """Steps from the beginning of one to that of the next, which is on disk `ahead` steps later."""
+        return self.every_steps - self.ahead
 
 
 @dataclass(frozen=True)

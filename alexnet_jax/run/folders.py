@@ -169,7 +169,7 @@ def checkpoint_count(config: Config) -> int:
     kept, train = config.checkpoint, config.train
     periods = int(train.epochs // kept.keep_epochs) if kept.keep_epochs else 0
     if train.steps:
-        periods = min(periods, train.steps // kept.every_steps)
+        periods = min(periods, train.steps // kept.period)
     return kept.keep + periods + kept.keep_best
 
 

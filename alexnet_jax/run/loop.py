@@ -119,7 +119,7 @@ class Run:
         """Section 5, step by step."""
         if self.first and self.evaluation_due(self.first) and self.validated < self.first:
             self.validate(self.first)  # it was cut short
-        steps = range(self.first, self.total)
+        steps, saving = range(self.first, self.total), self.config.checkpoint
         trace = self.workdir.trace if self.config.data.trace else None
         batches = feed(self.packed, "train", self.order, steps, self.mesh, self.config.data, trace)
         with contextlib.closing(batches):
@@ -129,8 +129,10 @@ class Run:
                     self.validate(done)
                 if self.guard.asked():
                     self.stop(done)
-                if done % self.config.checkpoint.every_steps == 0 or done == self.best:
+                if done % saving.period == 0 or done == self.best:
                     self.try_to_save(done)
+                if done % saving.period == saving.ahead:
+                    self.finish_saving()
 
     def idle(self) -> bool:
         """Whether the devices have nothing to do."""

@@ -57,7 +57,7 @@ def _files(config: Config, workdir: Path) -> str:
     """What a run leaves, and where."""
     folder, kept = shorter(workdir), config.checkpoint
     best = ", and the best" if kept.keep_best else ""
-    stay = f"every {kept.every_steps} steps: the newest {kept.keep}{best}"
+    stay = f"at least every {kept.every_steps} steps: the newest {kept.keep}{best}"
     return (
         f"files  {folder}: figures in metrics.jsonl, checkpoints/ {stay}\n"
         f"       tensorboard --logdir={folder}"

@@ -11,7 +11,7 @@ import pytest
 from alexnet_jax.errors import COMPLETE, REFUSED
 from tests.run.commands import NARROW, command, lines, train
 
-FLAGS = ("--config.train.steps=40", "--config.train.log_every=5", "--config.checkpoint.every_steps=10")
+FLAGS = ("--config.train.steps=40", "--config.train.log_every=5", "--config.checkpoint.every_steps=11")
 FLAGS += ("--config.evaluation.every_epochs=9",)
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there are 
 
 FLAGS = (
     *("--config=configs/quickstart.py", *NARROW, "--config.mesh.data=1", "--config.mesh.tower=2"),
-    *("--config.train.steps=120", "--config.train.log_every=5", "--config.checkpoint.every_steps=10"),
+    *("--config.train.steps=120", "--config.train.log_every=5", "--config.checkpoint.every_steps=11"),
 )
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from alexnet_jax.data.batches import open_packed
 from alexnet_jax.errors import ConfigError, DivergedError, Interrupted, RefusedError
-from alexnet_jax.learning.step import State
+from alexnet_jax.learning.step import Batch, State
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.evaluation import Evaluator
-from alexnet_jax.run.loop import train
+from alexnet_jax.run.loop import Run, train
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
 from tests.run.commands import ROOT, lines, narrow
@@ -86,11 +86,29 @@ def test_which_checkpoints_stay(data_dir: Path, tmp_path: Path, monkeypatch: pyt
     found = {"loss": 1.0, "top5_error": 0.1}
     monkeypatch.setattr(Evaluator, "__call__", lambda *_: found | {"top1_error": next(errors)})
     sections = {"evaluation": {"every_epochs": 0.2}, "train": {"log_every": 100}}
-    sections["checkpoint"] = {"every_steps": 60, "keep": 1, "keep_epochs": 0.25}
+    sections["checkpoint"] = {"every_steps": 66, "keep": 1, "keep_epochs": 0.25}
     config = narrow(quickstart.get_config(), data_dir, 250, **sections)
     train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 1))
     # Saved after 50, 60, 100 (the best), 120, 180, 240 and 250; quarters begin at 62.5, 125, 187.5 and 250.
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [100, 180, 240, 250]
+
+
+def test_how_far_ahead_of_the_disk(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step is computed that would make more than 20 be lost; these steps take less time than the disk."""
+    folder, advance, ahead = tmp_path / "checkpoints", Run.advance, []
+
+    def saved() -> list[int]:
+        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+    def look(self: Run, done: int, batch: Batch) -> None:
+        ahead.append(done - max(saved(), default=0))
+        advance(self, done, batch)
+
+    monkeypatch.setattr(Run, "advance", look)
+    config = narrow(quickstart.get_config(), data_dir, 60, checkpoint={"every_steps": 20, "keep": 9})
+    train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 1))
+    assert saved() == [18, 36, 54, 60]
+    assert 18 < max(ahead) <= 20  # beyond 18 steps went on beside the writing
 
 
 def test_a_corrupt_log(data_dir: Path, tmp_path: Path) -> None:

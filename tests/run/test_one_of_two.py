@@ -105,7 +105,7 @@ def test_one_that_is_killed(data_dir: Path, tmp_path: Path) -> None:
 
 def test_one_that_cannot_write(data_dir: Path, tmp_path: Path) -> None:
     """All hear of it, go on, and save the next one."""
-    flags = ("--config.train.steps=30", "--config.checkpoint.every_steps=10")
+    flags = ("--config.train.steps=30", "--config.checkpoint.every_steps=11")
     started = two(LIMITED, tmp_path, data_dir, *flags)
     said = [process.communicate(timeout=200) for process in started]
     assert [process.returncode for process in started] == [COMPLETE, COMPLETE], said

@@ -155,6 +155,7 @@ def test_the_whole(
     )
     assert any(line.startswith(words) for line in lines)
     assert lines[-2:] == [
-        "files  runs/a: figures in metrics.jsonl, checkpoints/ every 500 steps: the newest 3, and the best",
+        "files  runs/a: figures in metrics.jsonl, checkpoints/ at least every 500 steps: the newest 3, "
+        "and the best",
         "       tensorboard --logdir=runs/a",
     ]

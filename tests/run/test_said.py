@@ -31,7 +31,7 @@ mesh   1 x 2 \(data x tower\), cpu
 params 9,618 parameters; 4,809 on a device, 19,236 bytes, and as many of velocity
 rate   0\.01, divided by 10 at epochs 13, 16; momentum 0\.9, decay 0\.0005
 run    resuming at step 4 of 6, batch 16, 0\.024 epochs of 250 steps, jax .*
-files  WORKDIR: figures in metrics\.jsonl, checkpoints/ every 500 steps: the newest 3, and the best
+files  WORKDIR: figures in metrics\.jsonl, checkpoints/ at least every 500 steps: the newest 3, and the best
        tensorboard --logdir=WORKDIR
 config train\.steps=6, until now 4
       6/6  train       FIGURES  AROUND
