@@ -193,7 +193,7 @@ def test_what_a_run_needs(paper: Config, tmp_path: Path, monkeypatch: pytest.Mon
     kept = dataclasses.replace(paper.checkpoint, keep=2, keep_best=True, keep_epochs=20.0, every_steps=500)
     config = dataclasses.replace(paper, checkpoint=kept)
     assert checkpoint_count(config) == 2 + 1 + 90 // 20
-    short = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=1000))
+    short = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=900))
     assert checkpoint_count(short) == 2 + 1 + 2
     workdir = Workdir(str(tmp_path / "run"))
     found = look("disk", run_room, config, workdir)
