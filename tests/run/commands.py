@@ -1,15 +1,22 @@
-"""Runs the commands as users do, in processes of their own."""
+"""Runs the commands as users type them: in this process, which has imported all that they need, or in one of
+their own, which takes seconds to start and can be killed.
+"""
 
 import contextlib
+import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+from absl import flags, logging
 from ml_collections import ConfigDict
 
 from alexnet_jax.build import build
@@ -61,8 +68,69 @@ def command(module: str, *arguments: str, data_dir: Path) -> subprocess.Popen:
     return process
 
 
+def here(module: str, *arguments: str, data_dir: Path, code: int = 0) -> tuple[str, str]:
+    """`run` within this process, on the devices that it has."""
+    words = [f"alexnet_jax.{module}", *arguments]
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+        mock.patch.object(sys, "argv", words),
+        mock.patch.dict(os.environ, ALEXNET_DATA_DIR=str(data_dir)),
+        mock.patch("alexnet_jax.mesh.simulate_cpu_devices"),
+        mock.patch("alexnet_jax.run.meshes.simulate_cpu_devices"),
+        _own_flags(),
+        _same_signals(),
+    ):
+        imported = sys.modules.pop(words[0], None)  # by a test, which runpy would warn of
+        try:
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+            ended = 0
+        except SystemExit as end:
+            ended = end.code or 0
+        finally:
+            if imported:
+                sys.modules[words[0]] = imported
+    assert ended == code, f"exit code {ended}\n{out.getvalue()}\n{err.getvalue()}"
+    return out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def _own_flags() -> Iterator[None]:
+    """Commands define flags of the same names: each finds absl's alone, and leaves what was there before."""
+    before, verbosity = _foreign_flags(), logging.get_verbosity()
+    for name in before:
+        delattr(flags.FLAGS, name)
+    try:
+        yield
+    finally:
+        for name in _foreign_flags():
+            delattr(flags.FLAGS, name)
+        for name, flag in before.items():
+            flags.FLAGS[name] = flag
+        logging.set_verbosity(verbosity)
+
+
+def _foreign_flags() -> dict[str, flags.Flag]:
+    """All but absl's own; it counts among these what is overridden of a config."""
+    by_module = flags.FLAGS.flags_by_module_dict().items()
+    own = {flag.name for module, defined in by_module if module.startswith("absl.") for flag in defined}
+    found = {name: flags.FLAGS[name] for name in flags.FLAGS}
+    return {name: flag for name, flag in found.items() if flag.name not in own or "." in name}
+
+
+@contextlib.contextmanager
+def _same_signals() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def run(module: str, *arguments: str, data_dir: Path, code: int = 0) -> tuple[str, str]:
-    """Runs a command to its end: what it printed, and what it complained of."""
+    """Runs a command to its end in a process of its own: what it printed, and what it complained of."""
     process = command(module, *arguments, data_dir=data_dir)
     try:
         out, err = process.communicate(timeout=300)
