@@ -1,27 +1,34 @@
 # make quickstart   train a narrow two-tower AlexNet on two simulated devices
-# make test         prove that the split computes what one device computes
+# make test         prove what matters while one waits: parity, communication, formulas, order, resuming, refusals
+# make test-all     prove everything, with real processes, kernels and schedulers
 # make lint         ruff
 # make benchmark    one training step against PyTorch's and plain JAX's (needs torch, see README.md)
 # make clean        remove the environment; runs and data stay
 
 PYTHON ?= python3
+VENV ?= .venv
 # The CUDA build where an NVIDIA GPU is visible, else the CPU one.
 REQUIREMENTS ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo requirements.txt || echo requirements-cpu.txt)
-READY = .venv/ready-$(REQUIREMENTS)
+READY = $(VENV)/ready-$(REQUIREMENTS)
 # Large pages make a training step up to a quarter faster on CPU.
-RUN = GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv/bin/python
+RUN = GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(VENV)/bin/python
+# A worker for every core, but each takes up to 2 GB of memory.
+PYTEST = $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test lint benchmark clean
+.PHONY: quickstart test test-all lint benchmark clean
 
 quickstart: $(READY)
 	$(RUN) -m alexnet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY)
+	$(PYTEST)
 
 lint: $(READY)
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 
 benchmark: $(READY)
 	$(RUN) -m benchmarks.step
@@ -29,11 +36,11 @@ benchmark: $(READY)
 $(READY): requirements.txt requirements-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
-	@echo "installing $(REQUIREMENTS) into .venv, a few minutes the first time"
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	@echo "installing $(REQUIREMENTS) into $(VENV), a few minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf $(VENV)

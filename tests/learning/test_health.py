@@ -18,7 +18,7 @@ from tests.learning.steps import first_state, random_pixels, random_rows, relati
 RATE, MARK = 0.01, 9
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (4, 2)], ids=str)
+@pytest.mark.parametrize("shape", [pytest.param((1, 1), marks=pytest.mark.slow), (4, 2)], ids=str)
 def test_what_is_no_number(shape: tuple[int, int], narrow: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one row of devices, or one tower: all of them keep what they had, and hear of it."""
     monkeypatch.setattr(step_module, "score", poison(MARK))

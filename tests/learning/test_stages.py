@@ -13,7 +13,7 @@ from alexnet_jax.network.alexnet import layer_sizes, stage_names
 from tests.learning.steps import first_state, random_batch, random_pixels
 
 STAGES = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
-MESHES = [(1, 1), (1, 2), (4, 2)]
+MESHES = [(1, 2), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((1, 1), (4, 2)))]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_names_and_shapes(config: Config) -> None:
     assert found["fc8"].shape == (2, len(batch.labels), -(-config.network.classes // 2))
 
 
-@pytest.mark.parametrize("shape", MESHES[1:])
+@pytest.mark.parametrize("shape", [(1, 2), (4, 2)])
 def test_same_on_any_mesh(config: Config, shape: tuple[int, int]) -> None:
     alone, _ = stages_on(config, (1, 1))
     spread_out, _ = stages_on(config, shape)

@@ -24,12 +24,12 @@ SLOPES = {"relu": lambda y: y > 0, "tanh": lambda y: 1 - y**2, "sigmoid": lambda
 
 def places(side: int, size: int, stride: int) -> int:
     """1 + ceil((side - size) / stride): windows begin as long as the one before has left something over."""
-    return 1 + int(np.ceil((side - size) / stride))
+    return 1 + int(np.ceil(max(side - size, 0) / stride))
 
 
-def windows(side: int, size: int, stride: int) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
+def windows(sides: tuple[int, int], size: int, stride: int) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
     """The place of every window, and the pixels that it sees of all images."""
-    for i, j in np.ndindex(side, side):
+    for i, j in np.ndindex(sides):
         top, left = i * stride, j * stride
         yield i, j, (slice(None), slice(top, top + size), slice(left, left + size))
 
@@ -41,13 +41,13 @@ def convolve(x: Array, kernel: Array, bias: Array, conv: ConvConfig) -> tuple[Ar
     end = (side - 1) * conv.stride + size - height - pad
     x = np.pad(x, [(0, 0), (pad, end), (pad, end), (0, 0)])
     out = np.zeros((len(x), side, side, kernel.shape[-1]))
-    for i, j, seen in windows(side, size, conv.stride):
+    for i, j, seen in windows((side, side), size, conv.stride):
         own = (i, j) if kernel.ndim > 4 else ()
         out[:, i, j] = np.tensordot(x[seen], kernel[own], 3) + bias[own]
 
     def back(g: Array) -> tuple[Array, Array, Array]:
         dx, dkernel, dbias = np.zeros_like(x), np.zeros_like(kernel), np.zeros_like(bias)
-        for i, j, seen in windows(side, size, conv.stride):
+        for i, j, seen in windows((side, side), size, conv.stride):
             own = (i, j) if kernel.ndim > 4 else ()
             dx[seen] += np.tensordot(g[:, i, j], kernel[own], (1, 3))
             dkernel[own] += np.tensordot(x[seen], g[:, i, j], (0, 0))
@@ -114,14 +114,14 @@ def divide(
 
 def pool(x: Array, z: int, s: int) -> tuple[Array, Back]:
     """Of equal maxima the first is taken, row by row."""
-    side = places(x.shape[1], z, s)
-    out = np.zeros((len(x), side, side, x.shape[-1]))
-    for i, j, seen in windows(side, z, s):
+    sides = places(x.shape[1], z, s), places(x.shape[2], z, s)
+    out = np.zeros((len(x), *sides, x.shape[-1]))
+    for i, j, seen in windows(sides, z, s):
         out[:, i, j] = x[seen].max(axis=(1, 2))
 
     def back(g: Array) -> Array:
         dx = np.zeros_like(x)
-        for i, j, seen in windows(side, z, s):
+        for i, j, seen in windows(sides, z, s):
             pixels = x[seen].reshape(len(x), -1, x.shape[-1])
             first = np.arange(pixels.shape[1])[None, :, None] == pixels.argmax(1)[:, None]
             dx[seen] += (first * g[:, None, i, j]).reshape(x[seen].shape)
