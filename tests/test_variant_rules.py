@@ -28,7 +28,7 @@ def test_layers_are_left_out_in_any_order() -> None:
 
 
 def test_what_is_known_of_a_result() -> None:
-    """What the authors logged is expected of one change to the paper's config, on ImageNet, and of nothing else."""
+    """The authors' figure is expected of one change to the paper's config, on ImageNet, and of no other."""
     for name, variant in variants.VARIANTS.items():
         assert imagenet.get_config(name).expected.to_dict() == variant.expected, name
         for other in (imagenet.get_config(f"source,{name}"), four_layers.get_config(name)):

@@ -46,7 +46,7 @@ def double(config: ConfigDict) -> Config:
 @pytest.mark.parametrize("devices", [4, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("names", [*(name for name in LAYERS if name not in ELSEWHERE), "source,six_convs"])
 def test_parity(names: str, devices: int) -> None:
-    """Three steps in float64, with 11 classes: the meshes 2x2 and 1x2 (4x1 and 2x1 for one tower) against 1x1."""
+    """Three steps in float64, with 11 classes: 2x2 and 1x2 (4x1 and 2x1 for one tower) against 1x1."""
     config = narrow(names)
     shape = (devices // 2, 2) if config.network.towers > 1 else (devices, 1)
     with jax.enable_x64(True):

@@ -43,7 +43,7 @@ def draw(shape: tuple[int, ...], scale: float, dtype: type = np.float32) -> tupl
 def test_values_and_gradients(
     norm: Callable, shape: tuple[int, ...], size: int, k: float, alpha: float, beta: float, scale: float
 ) -> None:
-    """Both kinds in float64, in fewer maps or pixels than a window and in more; small numbers as exact as large."""
+    """Both kinds, over fewer maps or pixels than a window has and over more, of any magnitude."""
     parameters = (size, k, alpha, beta)
     a, g = draw(shape, scale)
     b, da = value_and_gradient(a, g, parameters, norm)
@@ -80,7 +80,7 @@ def test_only_the_input_is_kept_for_the_backward_pass() -> None:
 
 
 def test_the_compiled_passes_do_not_share_what_they_compute() -> None:
-    """A root that two passes shared would be a stored array: each takes its own, two in each of three passes."""
+    """A root that two passes shared would be stored: each takes its own, two in each of three passes."""
     a, g = draw((2, 5, 6, 16), scale=3.0)
 
     def both(a: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
