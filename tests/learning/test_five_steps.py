@@ -157,7 +157,7 @@ def found(name: str, shape: tuple[int, int]) -> Iterator[tuple[State, float]]:
         yield jax.device_get(state), totals.means()["loss"]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [pytest.param((1, 1), marks=pytest.mark.slow), (2, 2)], ids=str)
 @pytest.mark.parametrize("name", NETS)
 def test_five_steps(name: str, shape: tuple[int, int]) -> None:
     """The loss of each, and velocity and parameters after it, in float64."""

@@ -50,7 +50,9 @@ def with_network(config: Config, **fields: object) -> Config:
     return dataclasses.replace(config, network=dataclasses.replace(config.network, **fields))
 
 
-@pytest.mark.parametrize(("towers", "shape"), [(2, (4, 2)), (4, (2, 4)), (4, (1, 2))])
+@pytest.mark.parametrize(
+    ("towers", "shape"), [(2, (4, 2)), (4, (2, 4)), pytest.param(4, (1, 2), marks=pytest.mark.slow)]
+)
 def test_narrow_parity(narrow: Config, towers: int, shape: tuple[int, int]) -> None:
     """float64 at the paper's rate: a mesh against 1x1, with a class count that does not divide."""
     config = with_network(narrow, towers=towers, classes=11, compute_dtype="float64")
@@ -177,6 +179,7 @@ def test_randomness_follows_seed_and_step(narrow: Config) -> None:
     assert loss(0, 0) == losses[0]
 
 
+@pytest.mark.slow
 def test_what_the_host_says_and_the_config_shares(narrow: Config) -> None:
     """Eight times one picture: one crop and flip for all; noise that ends; a layer that is frozen."""
     augment = dataclasses.replace(narrow.augment, shared_by=8, colour_divides=True)

@@ -48,7 +48,7 @@ def test_values_and_gradients(
     a, g = draw(shape, scale)
     b, da = value_and_gradient(a, g, parameters, norm)
     wanted, back = NORMS[norm](np.float64(a), *parameters)
-    np.testing.assert_allclose(b, wanted, rtol=1e-6)
+    np.testing.assert_allclose(b, wanted, rtol=1e-6 if beta == 0.75 else 1e-5)  # others take powers
     terms = np.abs(g * wanted / a).max()  # of whose difference a slope is what is left
     np.testing.assert_allclose(da, back(np.float64(g)), rtol=1e-5, atol=1e-5 * terms)
 
