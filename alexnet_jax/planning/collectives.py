@@ -9,9 +9,8 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,9 +23,7 @@ from alexnet_jax.network.alexnet import SCORES
 OTHER = "loss and counts"  # what is summed outside all layers
 UNKNOWN = "?"
 OWN = "the compiler's own"  # nobody asked for one of this kind there
-KINDS = ("all_gather", "all_reduce", "reduce_scatter", "all_to_all", "collective_permute")
 MOST_SUMS = 100_000  # of sizes, tried to explain one that was merged
-_GROUPS, _PAIRS = "replica_groups", "source_target_pairs"
 
 _OPERATION = re.compile(
     r"= (?P<result>\(?\(?[a-z0-9]+\[.*?) "
@@ -37,8 +34,6 @@ _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}")
 _COUNTED = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _NAMED = re.compile(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_TENSOR = re.compile(r"tensor<((?:\d+x)*)([a-z]+\d+)>")
-_LOCATION = re.compile(r'loc\("([^"]*)"')
 _SCOPE = re.compile(rf"\b({'|'.join((*LAYERS, SCORES))})/")
 
 
@@ -59,25 +54,27 @@ class Collective:
 
 def requested(lowered: jax.stages.Lowered, mesh: Mesh) -> list[Collective]:
     """Every collective that the program asks for, with its layer."""
-    found = []
-    for operation in _walk(lowered.compiler_ir("stablehlo").operation):
-        kind = operation.name.removeprefix("stablehlo.")
-        if kind not in KINDS:
-            continue
-        groups = np.array(operation.attributes[_PAIRS if kind == KINDS[-1] else _GROUPS]).tolist()
-        axis, group = _axis(groups, mesh)
-        if group > 1:
-            # Of what is gathered the part that was here, of what is scattered the part that stays.
-            values = operation.results if kind == "reduce_scatter" else operation.operands
-            scope = _SCOPE.search(_LOCATION.match(str(operation.location))[1])
-            layer = scope[1] if scope else OTHER
-            sizes = tuple(_tensor_bytes(str(value.type)) for value in values)
-            found.append(Collective(kind.replace("_", "-"), axis, group, sizes, (layer,)))
-    return found
+    # In StableHLO, whose operations could be walked instead, versions of JAX name the groups differently.
+    found = _read(lowered.as_text(dialect="hlo", debug_info=True), mesh)
+    return [dataclasses.replace(one, layers=one.layers or (OTHER,)) for one in found]
 
 
 def compiled(text: str, mesh: Mesh, wanted: list[Collective]) -> list[Collective]:
     """Every collective of a compiled program, with the layers that it serves."""
+    return _attributed(_read(text, mesh), wanted)
+
+
+def totals(collectives: Iterable[Collective]) -> dict[tuple[str, str], int]:
+    """Bytes by (axis, layer) of collectives that serve one layer each."""
+    found: dict[tuple[str, str], int] = collections.defaultdict(int)
+    for one in collectives:
+        (layer,) = one.layers
+        found[one.axis, layer] += one.bytes
+    return dict(found)
+
+
+def _read(text: str, mesh: Mesh) -> list[Collective]:
+    """Every collective of a program in HLO, with the layer that its name says, if it says one."""
     found, scattered = [], False
     for line in text.splitlines():
         if line.endswith("{"):
@@ -93,25 +90,7 @@ def compiled(text: str, mesh: Mesh, wanted: list[Collective]) -> list[Collective
             sizes = tuple(size // group for size in sizes) if scattered else sizes
             scope = _SCOPE.search(_name(match["rest"]))
             found.append(Collective(kind, axis, group, sizes, (scope[1],) if scope else ()))
-    return _attributed(found, wanted)
-
-
-def totals(collectives: Iterable[Collective]) -> dict[tuple[str, str], int]:
-    """Bytes by (axis, layer) of collectives that serve one layer each."""
-    found: dict[tuple[str, str], int] = collections.defaultdict(int)
-    for one in collectives:
-        (layer,) = one.layers
-        found[one.axis, layer] += one.bytes
-    return dict(found)
-
-
-def _walk(operation: Any) -> Iterator[Any]:
-    """All operations inside one."""
-    for region in operation.regions:
-        for block in region:
-            for inner in block:
-                yield inner.operation
-                yield from _walk(inner.operation)
+    return found
 
 
 def _axis(groups: Iterable[Iterable[int]], mesh: Mesh) -> tuple[str, int]:
@@ -126,11 +105,6 @@ def _axis(groups: Iterable[Iterable[int]], mesh: Mesh) -> tuple[str, int]:
     return UNKNOWN, group
 
 
-def _tensor_bytes(text: str) -> int:
-    dims, kind = _TENSOR.search(text).groups()
-    return math.prod(int(n) for n in dims.split("x") if n) * _width(kind)
-
-
 def _shapes(text: str) -> list[int]:
     """Bytes of each array of a result."""
     return [
@@ -139,7 +113,7 @@ def _shapes(text: str) -> list[int]:
 
 
 def _width(kind: str) -> int:
-    """Bytes of a number: of f32, bf16, ui8, i1 or pred."""
+    """Bytes of a number: of f32, bf16, u8 or pred."""
     bits = re.search(r"\d+", kind)
     return max(1, int(bits[0]) // 8) if bits else 1
 
