@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
@@ -67,7 +67,7 @@ def make_plan(config: Config, topology: Topology, shape: tuple[int, int] | None)
     chip = open_chip(topology)
     chosen, reason = choose_mesh(config, topology.hosts, topology.each, chip)
     _check_shape(config, topology, chosen)
-    abstract = AbstractMesh(chosen, (DATA, TOWER))
+    abstract = AbstractMesh(chosen, (DATA, TOWER), axis_types=(AxisType.Auto, AxisType.Auto))
     check_batch(abstract, "--batch", config.train.batch_size)
     check_blocks(abstract, config.train.blocks)
     mesh = make_mesh(topology, *chosen)
