@@ -15,6 +15,8 @@ from configs import quickstart
 from tests.run.commands import lines, narrow
 
 
+# As jaxlib defines the type of statistics, nanobind warns; were that an error, it would end the interpreter.
+@pytest.mark.filterwarnings("ignore:builtin type event_stats has no __module__:DeprecationWarning")
 @pytest.mark.parametrize(
     ("asked", "profiled"), [(3, [2, 3, 4]), (99, [2, 3, 4, 5, 6])], ids=["a few", "to the end"]
 )
