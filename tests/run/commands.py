@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -96,26 +97,25 @@ def here(module: str, *arguments: str, data_dir: Path, code: int = 0) -> tuple[s
 
 @contextlib.contextmanager
 def _own_flags() -> Iterator[None]:
-    """Commands define flags of the same names: each finds absl's alone, and leaves what was there before."""
-    before, verbosity = _foreign_flags(), logging.get_verbosity()
+    """Commands define flags of the same names: each finds those of libraries alone, and leaves the others."""
+    before, verbosity = _project_flags(), logging.get_verbosity()
     for name in before:
         delattr(flags.FLAGS, name)
     try:
         yield
     finally:
-        for name in _foreign_flags():
+        for name in _project_flags():
             delattr(flags.FLAGS, name)
         for name, flag in before.items():
             flags.FLAGS[name] = flag
         logging.set_verbosity(verbosity)
 
 
-def _foreign_flags() -> dict[str, flags.Flag]:
-    """All but absl's own; it counts among these what is overridden of a config."""
-    by_module = flags.FLAGS.flags_by_module_dict().items()
-    own = {flag.name for module, defined in by_module if module.startswith("absl.") for flag in defined}
-    found = {name: flags.FLAGS[name] for name in flags.FLAGS}
-    return {name: flag for name, flag in found.items() if flag.name not in own or "." in name}
+def _project_flags() -> dict[str, flags.Flag]:
+    """Those of this project's modules; absl counts what is overridden of a config among its own."""
+    ours = re.compile("alexnet_jax|ml_collections|^$")  # of what was put back absl knows no module
+    modules = {name: flags.FLAGS.find_module_defining_flag(name, "") for name in flags.FLAGS}
+    return {name: flags.FLAGS[name] for name, found in modules.items() if "." in name or ours.search(found)}
 
 
 @contextlib.contextmanager
