@@ -12,7 +12,7 @@ from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing.features import make_features, write_files, write_split
 from alexnet_jax.seeing.opened import Opened, open_run
-from tests.run.commands import run
+from tests.run.commands import here
 
 
 def test_stages(opened: Opened) -> None:
@@ -84,34 +84,22 @@ def test_nowhere_to_write(opened: Opened, tmp_path: Path) -> None:
 def test_the_command(workdir: Workdir, folder: Path, data_dir: Path, tmp_path: Path) -> None:
     """Of a folder, with a file that is passed over; and of a split."""
     flags = (f"--workdir={workdir.path}", "--features=fc6", f"--output={tmp_path}/x.npz")
-    out, err = run("predict", *flags, str(folder), data_dir=data_dir, code=PASSED_OVER)
+    out, err = here("predict", *flags, str(folder), data_dir=data_dir, code=PASSED_OVER)
     assert out == f"{tmp_path}/x.npz: features f32[5, 16] of fc6\n"
     assert err.startswith(f"passed over: {folder}/2a.png: ") and len(err.splitlines()) == 1
-    out, _ = run("predict", *flags, "--split=train", data_dir=data_dir)
+    out, _ = here("predict", *flags, "--split=train", data_dir=data_dir)
     assert out.endswith(f"{tmp_path}/x.npz: features f32[4000, 16] of fc6\n")
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
+def test_refused(workdir: Workdir, data_dir: Path) -> None:
+    for words, complaint in (
         (("--features=fc7", "x.png"), "--output is missing; try --output=fc7.npz"),
         (("--features=fc7", "--output=x.txt", "x.png"), "--output=x.txt must end in .npz"),
-        (
-            ("--features=fc9", "--output=x.npz", "x.png"),
-            "the network has no stage 'fc9'; it has conv1, pool1",
-        ),
+        (("--features=fc9", "--output=x.npz", "x.png"), "has no stage 'fc9'; it has conv1, pool1"),
         (("--output=x.npz", "x.png"), "--output=x.npz needs --features, as in --features=fc7"),
-        (
-            ("--features=fc7", "--output=x.npz", "--split=test"),
-            "there is no split 'test'; there is tr",
-        ),
-        (
-            ("--features=fc7", "--output=x.npz", "--split=train", "x.png"),
-            "name pictures or --split=train",
-        ),
+        (("--features=fc7", "--output=x.npz", "--split=test"), "there is no split 'test'; there is tr"),
+        (("--features=fc7", "--output=x.npz", "--split=train", "x.png"), "name pictures or --split=train"),
         (("--features=fc7", "--output=x.npz", "--json", "x.png"), "--json and --views are of answers"),
-    ],
-)
-def test_refused(words: tuple[str, ...], complaint: str, workdir: Workdir, data_dir: Path) -> None:
-    _, err = run("predict", f"--workdir={workdir.path}", *words, data_dir=data_dir, code=CONFIG)
-    assert complaint in err and len(err.splitlines()) == 1
+    ):
+        _, err = here("predict", f"--workdir={workdir.path}", *words, data_dir=data_dir, code=CONFIG)
+        assert complaint in err and len(err.splitlines()) == 1, words

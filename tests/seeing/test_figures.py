@@ -9,14 +9,15 @@ from PIL import Image
 from alexnet_jax.errors import CONFIG, REFUSED
 from alexnet_jax.figures import FIGURES, LINES
 from alexnet_jax.run.workdir import Workdir
-from tests.run.commands import run
+from tests.run.commands import here
 
 
+@pytest.mark.slow
 def test_all(workdir: Workdir, data_dir: Path, tmp_path: Path) -> None:
     """Every figure, line art as a drawing too; one that is refused keeps no other from being drawn."""
     shutil.copytree(workdir.path, tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").unlink()
-    out, err = run("figures", f"--workdir={tmp_path}/run", "--row=3", data_dir=data_dir, code=REFUSED)
+    out, err = here("figures", f"--workdir={tmp_path}/run", "--row=3", data_dir=data_dir, code=REFUSED)
     drawn = [name for name in FIGURES if name != "curves"]
     assert [line.split()[0] for line in out.splitlines() if line[0] != " "] == drawn
     files = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
@@ -31,22 +32,21 @@ def test_all(workdir: Workdir, data_dir: Path, tmp_path: Path) -> None:
 
 def test_one(workdir: Workdir, data_dir: Path, tmp_path: Path) -> None:
     flags = (f"--workdir={workdir.path}", "confusion", f"--out={tmp_path}/table.svg", "--mesh=1x1")
-    out, _ = run("figures", *flags, data_dir=data_dir)
+    out, _ = here("figures", *flags, data_dir=data_dir)
     assert out.startswith(f"confusion      {tmp_path}/table.svg\n")
     assert "<svg" in (tmp_path / "table.svg").read_text()
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (("kernel",), "there is no figure 'kernel'; the nearest name is kernels, of towers,"),
-        (("--out=x.png",), "--out=x.png is for one figure; name it"),
-        (("curves", "--out=x.bmp"), "--out=x.bmp must end in .png, .pdf or .svg"),
-        (("curves",), "--workdir is missing"),
-        (("curves", "--workdir=/nowhere", "--mesh=2"), "holds no run"),
-    ],
-)
-def test_refused(words: tuple[str, ...], complaint: str, data_dir: Path) -> None:
-    code = REFUSED if "run" in complaint else CONFIG
-    _, err = run("figures", *words, data_dir=data_dir, code=code)
-    assert complaint in err and len(err.splitlines()) == 1
+def test_refused(data_dir: Path) -> None:
+    for words, complaint, code in (
+        (("kernel",), "there is no figure 'kernel'; the nearest name is kernels, of towers,", CONFIG),
+        (("kernels", "figur1"), "there is no figure 'figur1'; the nearest name is figure1, of to", CONFIG),
+        (("--out=x.png",), "--out=x.png is for one figure; name it", CONFIG),
+        (("curves", "--out=x.bmp"), "--out=x.bmp must end in .png, .pdf or .svg", CONFIG),
+        (("figure1", "--relu=x", "--tanh=y", "--out=z.txt"), "--out=z.txt must end in .png, .pdf", CONFIG),
+        (("curves",), "--workdir is missing", CONFIG),
+        (("figure1",), "--relu is missing; try --relu=runs/relu", CONFIG),
+        (("curves", "--workdir=/nowhere", "--mesh=2"), "holds no run", REFUSED),
+    ):
+        _, err = here("figures", *words, data_dir=data_dir, code=code)
+        assert err.startswith("error: ") and complaint in err and len(err.splitlines()) == 1, words

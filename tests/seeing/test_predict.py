@@ -6,8 +6,9 @@ import io
 import json
 import shutil
 import signal
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,17 +22,19 @@ from alexnet_jax.data.shards import Form
 from alexnet_jax.data.sources import FolderSource
 from alexnet_jax.data.squares import centre_square
 from alexnet_jax.errors import CONFIG, PASSED_OVER, REFUSED, RefusedError
+from alexnet_jax.learning.augment import Pixels
 from alexnet_jax.learning.prediction import make_prediction_step
+from alexnet_jax.learning.step import State, init_state, no_totals
 from alexnet_jax.mesh import make_mesh
-from alexnet_jax.run.checkpoint import Checkpoints
+from alexnet_jax.run.checkpoint import Checkpoints, Kept
 from alexnet_jax.run.dataset import DatasetFacts, device_pixels, keep_facts, kept_facts, open_facts
-from alexnet_jax.run.loop import train
 from alexnet_jax.run.start import restore
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.seeing import predictor
 from alexnet_jax.seeing.predictor import batch_size
 from configs import quickstart
 from tests.data.images import encoded, huge_header, photo
-from tests.run.commands import command, narrow, run
+from tests.run.commands import command, here, narrow
 
 WORDS = {  # of what cannot be used, in the order in which a folder is read
     "bomb.jpg": "400000000 pixels, more than 134217728",
@@ -39,20 +42,29 @@ WORDS = {  # of what cannot be used, in the order in which a folder is read
     "empty.png": "empty",
     "text.jpg": "no picture of a kind that can be read",
 }
-STEPS = 5
+STEP = 5
 NONE = "no file in it is called *.jpg or the like"
 
 
 @pytest.fixture(scope="module")
 def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Workdir:
-    path = tmp_path_factory.mktemp("run")
-    recipe = quickstart.get_config()
-    for name, layer in recipe.network.items():  # so that it tells pictures apart, if not by what is on them
+    """A run that has learnt nothing, but tells pictures apart, if not by what is on them."""
+    workdir, recipe, mesh = (
+        Workdir(str(tmp_path_factory.mktemp("run"))),
+        quickstart.get_config(),
+        make_mesh(1, 1),
+    )
+    for name, layer in recipe.network.items():
         if name.startswith(("conv", "fc")):
             layer.deviation = 0.1 if name.startswith("conv") else 0.4
-    config = narrow(recipe, data_dir, STEPS, schedule={"learning_rate": 1e-6})
-    train(config, Workdir(str(path)), open_packed(config.data, 10), make_mesh(1, 2))
-    return Workdir(str(path))
+    config = narrow(recipe, data_dir, STEP)
+    workdir.adopt(config)
+    packed = open_packed(config.data, 10)
+    keep_facts(workdir, DatasetFacts(packed.statistics, tuple(packed.class_names)))
+    with contextlib.closing(Checkpoints(workdir.checkpoints, Kept(1))) as checkpoints:
+        checkpoints.save(STEP, (init_state(config, mesh), no_totals(mesh)), {})
+        checkpoints.wait()
+    return workdir
 
 
 def save(path: Path, content: bytes) -> None:
@@ -96,15 +108,11 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(workdir: Workdir, *words: object, code: int = 0) -> tuple[str, str]:
-    """Where neither the data set nor TensorFlow is to be had."""
+    """Where the data set is not to be had; what it prints can be written, whatever files are called."""
     flags = (f"--workdir={workdir.path}", *map(str, words))
-    return run("predict", *flags, data_dir=Path("/nowhere"), code=code)
-
-
-@pytest.fixture(autouse=True)
-def _no_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "tensorflow.py", b"import os\nos.abort()\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    out, err = here("predict", *flags, data_dir=Path("/nowhere"), code=code)
+    assert (out + err).encode()
+    return out, err
 
 
 def probabilities(workdir: Workdir, pictures: np.ndarray, views: int = 1) -> np.ndarray:
@@ -139,6 +147,7 @@ def packed(own: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.
     return {whole.class_names[label]: image for image, label in zip(images, labels, strict=True)}
 
 
+@pytest.mark.filterwarnings(r"ignore::UserWarning:PIL\.")  # by the command itself, where pytest is not
 def test_every_kind_of_file(workdir: Workdir, own: Path, packed: dict[str, np.ndarray]) -> None:
     """One call: packed pictures have the same probabilities, the others are seen right, the rest is named."""
     train, more, none = own / "both" / "train", own / "more", own / "none"
@@ -167,9 +176,10 @@ def test_every_kind_of_file(workdir: Workdir, own: Path, packed: dict[str, np.nd
     assert err.splitlines() == [f"passed over: {path}: {why}" for path, why in refused.items()]
 
 
+@pytest.mark.slow
 def test_for_people(workdir: Workdir, own: Path) -> None:
     """A picture's name on one line, then a line for each of five classes; views, mesh and step as asked."""
-    flags = ("--views=10", "--mesh=2x1", f"--step={STEPS}")
+    flags = ("--views=10", "--mesh=2x1", f"--step={STEP}")
     out, err = predict(workdir, own / "more" / "two\nlines\udcff.bmp", *flags)
     name, *lines = out.splitlines()
     assert (name, err) == (f"{own}/more/two\\nlines\\udcff.bmp", "")
@@ -181,42 +191,51 @@ def test_for_people(workdir: Workdir, own: Path) -> None:
     assert lines == [f"{100 * wanted[i]:7.2f} %  {names[i]}" for i in order]
 
 
-def test_a_hundred_pictures_cost_little_more_than_one(workdir: Workdir, tmp_path: Path) -> None:
-    """Less than twice the start of one call, although they are decoded and seen within it."""
+def test_a_hundred_pictures_are_four_calls(
+    workdir: Workdir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one compiled program, which sees 25 at a time."""
+    seen = []
+
+    def counted(*given: Any) -> Callable[..., jax.Array]:
+        step = make_prediction_step(*given)
+
+        def call(state: State, pixels: Pixels, pictures: jax.Array) -> jax.Array:
+            seen.append((id(step), pictures.shape))
+            return step(state, pixels, pictures)
+
+        return call
+
+    monkeypatch.setattr(predictor, "make_prediction_step", counted)
     for number in range(100):
-        save(tmp_path / "many" / f"{number:02}.jpg", encoded(photo(number % 10, 300, 400)))
-    seconds = []
-    for words in (("00.jpg",), ("",), ("00.jpg",)):
-        began = time.monotonic()
-        out, _ = predict(workdir, *(tmp_path / "many" / word for word in words))
-        seconds.append(time.monotonic() - began)
-        assert out.count(".jpg") == (100 if words == ("",) else 1)
-    print(f"1 picture {seconds[0]:.1f} s and {seconds[2]:.1f} s, 100 pictures {seconds[1]:.1f} s")
-    assert seconds[1] < seconds[0] + seconds[2]
+        save(tmp_path / "many" / f"{number:02}.jpg", encoded(photo(number % 10, 90, 120)))
+    out, _ = predict(workdir, tmp_path / "many", "--mesh=1x2")
+    assert out.count(".jpg") == 100
+    assert len(seen) == 4 and len({*seen}) == 1 and seen[0][1] == (25, 72, 72, 3)
 
 
-def test_nobody_listens(workdir: Workdir, own: Path) -> None:
-    """As after `| head`: it ends without a word."""
-    flags = (f"--workdir={workdir.path}", str(own / "more" / "glass.png"))
-    process = command("predict", *flags, data_dir=own)
+@pytest.mark.slow
+def test_nobody_listens(workdir: Workdir, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `| head`: it ends without a word as it first prints. Until then nothing brings TensorFlow."""
+    save(tmp_path / "tensorflow.py", b"import os\nos.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pictures = [str(own / "more" / name) for name in ("odd notes.jpg", "glass.png")]
+    process = command("predict", f"--workdir={workdir.path}", *pictures, data_dir=Path("/nowhere"))
     process.stdout.close()
-    assert (process.stderr.read(), process.wait(100)) == ("", -signal.SIGPIPE)
+    assert (process.stderr.read(), process.wait(300)) == ("", -signal.SIGPIPE)
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "line"),
-    [
+def test_one_line_and_a_code(workdir: Workdir, own: Path) -> None:
+    for words, code, line in (
         ("", CONFIG, "error: no picture is named; try PICTURE.jpg, or a folder"),
         ("{own}/more {own}/other.png", REFUSED, "error: there is no picture or folder {own}/other.png"),
         ("{own}/nothing", REFUSED, f"error: there is no picture in the folder {{own}}/nothing: {NONE}"),
         ("{own}/none/cut.jpg", PASSED_OVER, "passed over: {own}/none/cut.jpg: damaged or cut short"),
-        ("{own}/more --step=7", REFUSED, f"error: {{run}} has no checkpoint of step 7; it has {STEPS}"),
-    ],
-)
-def test_one_line_and_a_code(words: str, code: int, line: str, workdir: Workdir, own: Path) -> None:
-    there = {"own": own, "run": workdir.path}
-    out, err = predict(workdir, *words.format(**there).split(), code=code)
-    assert (out, err) == ("", f"{line.format(**there)}\n")
+        ("{own}/more --step=7", REFUSED, f"error: {{run}} has no checkpoint of step 7; it has {STEP}"),
+    ):
+        there = {"own": own, "run": workdir.path}
+        out, err = predict(workdir, *words.format(**there).split(), code=code)
+        assert (out, err) == ("", f"{line.format(**there)}\n"), words
 
 
 def test_what_a_run_keeps_of_its_data_set(workdir: Workdir, tmp_path: Path) -> None:
