@@ -55,30 +55,27 @@ def test_everywhere() -> None:
     assert "SingleDeviceSharding" in show_sharding(jnp.ones(3))
 
 
-@pytest.mark.parametrize(
-    ("shape", "spec"),
-    [
+def test_against_the_shards() -> None:
+    """Every number lies where the drawing has it: read from the drawing, and from the devices themselves."""
+    for shape, spec in (
         ((4, 6), ("a",)),
         ((2, 4, 4, 8), ("b", None, None, ("a", "c"))),
         ((8, 4, 6), ("c", "a", "b")),
         ((2, 3, 4, 2, 6), ("a", None, "b", "c")),
         ((2, 3, 3, 3, 3, 16, 8), (None, None, None, None, None, "b", "a")),
-    ],
-)
-def test_against_the_shards(shape: tuple[int, ...], spec: tuple[str | None, ...]) -> None:
-    """Every number lies where the drawing has it: read from the drawing, and from the devices themselves."""
-    numbers = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    place = NamedSharding(cube(), PartitionSpec(*spec))
-    placed = jax.device_put(numbers, place)
-    drawn = show_sharding(placed)
-    assert drawn == show_sharding(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place))
-    found = {}
-    for spans, devices in read(drawn, shape):
-        for device in devices:
-            found[device] = numbers[tuple(slice(*span) for span in spans)]
-    assert sorted(found) == list(range(8))
-    for piece in placed.addressable_shards:
-        np.testing.assert_array_equal(found[piece.device.id], np.asarray(piece.data))
+    ):
+        numbers = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        place = NamedSharding(cube(), PartitionSpec(*spec))
+        placed = jax.device_put(numbers, place)
+        drawn = show_sharding(placed)
+        assert drawn == show_sharding(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)), spec
+        found = {}
+        for spans, devices in read(drawn, shape):
+            for device in devices:
+                found[device] = numbers[tuple(slice(*span) for span in spans)]
+        assert sorted(found) == list(range(8)), spec
+        for piece in placed.addressable_shards:
+            np.testing.assert_array_equal(found[piece.device.id], np.asarray(piece.data), str(spec))
 
 
 def read(drawn: str, shape: tuple[int, ...]) -> list[tuple[list[tuple[int, int]], list[int]]]:

@@ -33,6 +33,7 @@ def test_against_brute_force(block: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert places[0, :2].tolist() == [60, 210]
 
 
+@pytest.mark.slow
 def test_over_a_whole_split(opened: Opened) -> None:
     """Every training picture is compared, the last ones too, which do not fill a batch."""
     stage, rows = last_hidden(opened.config.network), np.array([3, 1, 4])
@@ -45,6 +46,7 @@ def test_over_a_whole_split(opened: Opened) -> None:
     np.testing.assert_allclose(nearest.distances, far, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_figure(opened: Opened) -> None:
     """A line for each picture: itself, then the training pictures that were found, with their distances."""
     rows = np.array([3, 1])

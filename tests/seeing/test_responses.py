@@ -47,6 +47,7 @@ def test_against_the_stages(alone: Opened) -> None:
     assert abs(sum(gradient.mean for gradient in last)) < 1e-6 < last[0].norm
 
 
+@pytest.mark.slow
 def test_the_same_on_any_mesh(alone: Opened, spread_out: Opened) -> None:
     ones, others = (measured(run, first_pictures(run, PICTURES)) for run in (alone, spread_out))
     for one, other in zip(ones, others, strict=True):
@@ -59,6 +60,7 @@ def numbers(one: Response) -> list[float]:
     return jax.tree.leaves((one.activation, one.gradient))
 
 
+@pytest.mark.slow
 def test_scores(alone: Opened, spread_out: Opened) -> None:
     """As evaluation has them, before the softmax."""
     found = scores(alone, PICTURES)
@@ -69,14 +71,14 @@ def test_scores(alone: Opened, spread_out: Opened) -> None:
     np.testing.assert_allclose(likely, wanted[:PICTURES], rtol=1e-4, atol=1e-5)
 
 
-def test_as_a_table(spread_out: Opened) -> None:
+def test_as_a_table(alone: Opened) -> None:
     """A stage once, a tower on a line."""
-    heads, *rows = responses(spread_out, PICTURES).splitlines()
+    heads, *rows = responses(alone, PICTURES).splitlines()
     assert heads.split()[:6] == ["stage", "tower", "mean", "deviation", "zeros", "norm"]
-    names = stage_names(spread_out.config.network)
+    names = stage_names(alone.config.network)
     assert [row.split()[:2] for row in rows[0::2]] == [[name, "0"] for name in names]
     assert [row.split()[0] for row in rows[1::2]] == ["1"] * len(names)
-    found = measured(spread_out, first_pictures(spread_out, PICTURES))
+    found = measured(alone, first_pictures(alone, PICTURES))
     assert rows[-1].split()[1:] == [f"{x:.4g}" for x in written(found[-1])]
 
 

@@ -3,16 +3,14 @@
 import dataclasses
 import itertools
 from pathlib import Path
-from types import ModuleType
 
 import jax
 import numpy as np
-import pytest
 from jax import numpy as jnp
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from alexnet_jax.config import Config
+from alexnet_jax.config import Config, NetworkConfig
 from alexnet_jax.learning.augment import Pixels
 from alexnet_jax.learning.prediction import make_stage_step
 from alexnet_jax.learning.step import abstract_state, state_shapes
@@ -35,7 +33,6 @@ NETS = [
     (four_layers, "lrn"),
     (four_layers, "eleven,four_towers"),
 ]
-every_net = pytest.mark.parametrize(("module", "variant"), NETS, ids=lambda x: getattr(x, "__name__", x))
 
 
 def stage_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -48,45 +45,45 @@ def stage_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in found.items()}
 
 
-@every_net
-def test_stages_are_the_networks_own(module: ModuleType, variant: str) -> None:
-    config = recipe(module, variant)
-    count, params = config.network.towers, state_shapes(config).params
-    stages, _ = diagram(config.network)
-    assert [(s.name, s.tower, s.shape) for s in (stages[0], stages[-1])] == [
-        (IMAGES, -1, (config.network.image_size, config.network.image_size, 3)),
-        (SCORES, -1, (config.network.classes,)),
-    ]
-    inner = stages[1:-1]
-    names = stage_names(config.network)
-    assert [(s.name, s.tower) for s in inner] == list(itertools.product(names, range(count)))
-    shapes = stage_shapes(config)
-    assert {s.name: (count, 1, *s.shape) for s in inner} == shapes
-    weights = {s.name: (count, *s.kernel) for s in inner if s.kernel}
-    assert weights == {name: params[name]["kernel"].shape for name in config.network.layers()}
+def test_stages_are_the_networks_own() -> None:
+    for module, variant in NETS:
+        config = recipe(module, variant)
+        size, count = config.network.image_size, config.network.towers
+        images, *inner, scores = diagram(config.network)[0]
+        assert (images.name, images.tower, images.shape) == (IMAGES, -1, (size, size, 3)), variant
+        assert (scores.name, scores.tower, scores.shape) == (SCORES, -1, (config.network.classes,)), variant
+        names = stage_names(config.network)
+        assert [(s.name, s.tower) for s in inner] == list(itertools.product(names, range(count))), variant
+        assert {s.name: (count, 1, *s.shape) for s in inner} == stage_shapes(config), variant
+        weights, params = {s.name: (count, *s.kernel) for s in inner if s.kernel}, state_shapes(config).params
+        assert weights == {name: params[name]["kernel"].shape for name in config.network.layers()}, variant
 
 
-@every_net
-def test_towers_meet_at_crossings_only(module: ModuleType, variant: str) -> None:
+def test_towers_meet_at_crossings_only() -> None:
     """All pairs of towers are joined before a crossing, and each with itself elsewhere."""
-    network = recipe(module, variant).network
-    _, lines = diagram(network)
-    count, names = network.towers, stage_names(network)
-    for before, name in itertools.pairwise((IMAGES, *names)):
-        own = {(line.start, line.end) for line in lines if line.end[0] == name}
-        if name in network.crossings:
-            assert own == {((before, i), (name, j)) for i in range(count) for j in range(count)}
-        else:
-            assert own == {((before, -1 if before == IMAGES else i), (name, i)) for i in range(count)}
-    assert {line.start for line in lines if line.end == (SCORES, -1)} == {("fc8", i) for i in range(count)}
-    meet = {line.end[0] for line in lines if line.crossing}
-    assert meet == ({*network.crossings, SCORES} if count > 1 else set())
+    for module, variant in NETS:
+        network = recipe(module, variant).network
+        _, lines = diagram(network)
+        count = network.towers
+        for before, name in itertools.pairwise((IMAGES, *stage_names(network))):
+            pairs = itertools.product(range(count), repeat=2)
+            if name not in network.crossings:
+                pairs = ((-1 if before == IMAGES else i, i) for i in range(count))
+            own = {(line.start, line.end) for line in lines if line.end[0] == name}
+            assert own == {((before, i), (name, j)) for i, j in pairs}, (variant, name)
+        last = {line.start for line in lines if line.end == (SCORES, -1)}
+        assert last == {("fc8", i) for i in range(count)}, variant
+        meet = {line.end[0] for line in lines if line.crossing}
+        assert meet == ({*network.crossings, SCORES} if count > 1 else set()), variant
 
 
-@every_net
-def test_what_is_drawn(module: ModuleType, variant: str) -> None:
+def test_what_is_drawn() -> None:
+    for module, variant in NETS:
+        check_drawing(recipe(module, variant).network)
+
+
+def check_drawing(network: NetworkConfig) -> None:
     """A box for each stage with its size in it, and a line from edge to edge, thick where towers meet."""
-    network = recipe(module, variant).network
     figure = draw_towers(network)
     [axes] = figure.axes
     stages, lines = diagram(network)

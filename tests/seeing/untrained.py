@@ -1,22 +1,32 @@
 """Runs to look at that nobody has trained: what figures draw is there from the first step on."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from jax import numpy as jnp
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
-from alexnet_jax.learning.step import init_state
+from alexnet_jax.learning.step import abstract_state
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing.opened import Opened
 
 
 def untrained(config: Config, path: Path, data: int = 1, tower: int = 1) -> Opened:
-    """A run at its beginning, on a mesh."""
-    mesh = make_mesh(data, tower)
-    return Opened(Workdir(str(path)), config, mesh, init_state(config, mesh))
+    """A run at its beginning, on a mesh, with weights that NumPy draws: nothing is compiled."""
+    mesh, rng = make_mesh(data, tower), np.random.default_rng(0)
+
+    def drawn(x: jax.ShapeDtypeStruct) -> jax.Array:
+        return jax.device_put(np.asarray(rng.normal(size=x.shape), x.dtype), x.sharding)
+
+    shapes = abstract_state(config, mesh)
+    step = jax.device_put(np.zeros((), shapes.step.dtype), shapes.step.sharding)
+    state = dataclasses.replace(jax.tree.map(drawn, shapes), step=step)
+    return Opened(Workdir(str(path)), config, mesh, state)
 
 
 def stateless(config: Config, path: Path) -> Opened:
