@@ -22,6 +22,9 @@ CROSSINGS = ["conv3", "fc6", "fc7", "fc8", "scores"]
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
 @functools.cache
 def program(config: Config, shape: tuple[int, int]) -> Program:
     return compile_step(config, make_mesh(*shape))
@@ -32,7 +35,7 @@ def served(done: list[Collective], kind: str, axis: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("half_optimised")
-@pytest.mark.parametrize("shape", [(1, 2), (2, 2), (4, 2), (4, 1)])
+@pytest.mark.parametrize("shape", [*map(slow, [(1, 2), (2, 2), (4, 1)]), (4, 2)])
 def test_collectives_and_their_layers(narrow: Config, shape: tuple[int, int]) -> None:
     """Five crossings forward and five backward, and the gradients of eight layers, by arithmetic."""
     found = program(narrow, shape)
@@ -51,7 +54,7 @@ def test_collectives_and_their_layers(narrow: Config, shape: tuple[int, int]) ->
 
 
 @pytest.mark.usefixtures("half_optimised")
-@pytest.mark.parametrize("shape", [(1, 2), (4, 2)])
+@pytest.mark.parametrize("shape", [slow((1, 2)), (4, 2)])
 def test_another_reader_finds_as_many(narrow: Config, shape: tuple[int, int]) -> None:
     """The reader of tests/learning, which knows nothing of layers."""
     found = program(narrow, shape)
@@ -62,13 +65,13 @@ def test_another_reader_finds_as_many(narrow: Config, shape: tuple[int, int]) ->
 @pytest.mark.parametrize(
     ("fields", "shape"),
     [
-        ({"towers": 4}, (2, 2)),
+        slow({"towers": 4}, (2, 2)),
         ({"towers": 4}, (2, 4)),
-        ({"compute_dtype": "bfloat16"}, (2, 2)),
-        ({"classes": 11}, (1, 2)),
-        ({"crossings": ("fc8",)}, (1, 2)),
-        ({"batch_norm": ("conv2", "conv5")}, (2, 2)),
-        ({"unshared": ("conv4",)}, (2, 2)),
+        slow({"compute_dtype": "bfloat16"}, (2, 2)),
+        slow({"classes": 11}, (1, 2)),
+        slow({"crossings": ("fc8",)}, (1, 2)),
+        slow({"batch_norm": ("conv2", "conv5")}, (2, 2)),
+        slow({"unshared": ("conv4",)}, (2, 2)),
     ],
 )
 def test_other_networks(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:

@@ -13,24 +13,18 @@ from alexnet_jax.planning.chips import CHIPS, chip_of, cpu
 from alexnet_jax.planning.topology import GRIDS, Topology, make_mesh, read_topology
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
+def test_devices() -> None:
+    """Others of the same family have other memory, and are not known."""
+    for kind, name in (
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("NVIDIA A100-SXM4-80GB", "a100"),
         ("NVIDIA H200", "h200"),
         ("TPU v5 lite", "v5e"),
         ("TPU v5p", "v5p"),
-    ],
-)
-def test_devices_that_are_known(kind: str, name: str) -> None:
-    assert chip_of(kind).name == name
-
-
-@pytest.mark.parametrize("kind", ["cpu", "NVIDIA H100 PCIe", "NVIDIA A100-SXM4-40GB", ""])
-def test_devices_that_are_not(kind: str) -> None:
-    """Others of the same family have other memory."""
-    assert chip_of(kind) is None
+    ):
+        assert chip_of(kind).name == name, kind
+    for kind in ("cpu", "NVIDIA H100 PCIe", "NVIDIA A100-SXM4-40GB", ""):
+        assert chip_of(kind) is None, kind
 
 
 def test_figures(paper: Config) -> None:
@@ -50,25 +44,23 @@ def test_a_cpu_is_shared() -> None:
     assert two.memory == one.memory // 2
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("h100:2x8", Topology("h100", "2x8", 2, 8)),
-        ("a100:1x2", Topology("a100", "1x2", 1, 2)),
-        ("v5e:4x8", Topology("v5e", "4x8", 8, 4)),
-        ("v5e:1x1", Topology("v5e", "1x1", 1, 1)),
-        ("v5p:2x2x2", Topology("v5p", "2x2x2", 2, 4)),
-        ("cpu:2x2", Topology("cpu", "2x2", 2, 2)),
-    ],
-)
-def test_topologies(text: str, wanted: Topology) -> None:
-    assert read_topology(text) == wanted
-    assert str(wanted) == text
+def test_topologies() -> None:
+    for text, hosts, each in (
+        ("h100:2x8", 2, 8),
+        ("a100:1x2", 1, 2),
+        ("v5e:4x8", 8, 4),
+        ("v5e:1x1", 1, 1),
+        ("v5p:2x2x2", 2, 4),
+        ("cpu:2x2", 2, 2),
+    ):
+        found = read_topology(text)
+        assert found == Topology(*text.split(":"), hosts, each)
+        assert str(found) == text
 
 
-@pytest.mark.parametrize(
-    ("text", "nearest"),
-    [
+def test_malformed_topologies() -> None:
+    """What is proposed instead is one that is read."""
+    for text, nearest in (
         ("h10:2x8", "the nearest name is h100, as in --topology=h100:1x2"),
         ("V5E:4x4", "the nearest name is v5e, as in --topology=v5e:2x2"),
         ("h100:3x16", "of 1 to 8 devices a host; the nearest is --topology=h100:6x8"),
@@ -78,14 +70,11 @@ def test_topologies(text: str, wanted: Topology) -> None:
         ("v5e:3x5", "v5e has no slice '3x5' .*; the nearest is --topology=v5e:4x4"),
         ("v5p:4x4", "the nearest is --topology=v5p:2x2x4"),
         ("cpu:40x2", "80 devices, more than the 64 .*; choose --topology=cpu:32x2"),
-    ],
-)
-def test_malformed_topologies(text: str, nearest: str) -> None:
-    """What is proposed instead is one that is read."""
-    with pytest.raises(ConfigError, match=nearest) as refused:
-        read_topology(text)
-    assert "\n" not in str(refused.value)
-    read_topology(str(refused.value).rpartition("--topology=")[2])
+    ):
+        with pytest.raises(ConfigError, match=nearest) as refused:
+            read_topology(text)
+        assert "\n" not in str(refused.value)
+        read_topology(str(refused.value).rpartition("--topology=")[2])
 
 
 def test_every_slice_fits_its_hosts() -> None:
@@ -95,14 +84,12 @@ def test_every_slice_fits_its_hosts() -> None:
             assert math.prod(int(n) for n in grid.split("x")) == found.devices <= CHIPS[name].joined
 
 
-@pytest.mark.parametrize(
-    ("text", "command"), [("h100:1x2", 'pip install "jax[cuda12]"'), ("v5e:2x2", "pip install libtpu")]
-)
-def test_a_compiler_that_is_missing(text: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topology_module.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(RefusedError) as refused:
-        make_mesh(read_topology(text), 1, 2)
-    assert str(refused.value).endswith(command)
+    for text, command in (("h100:1x2", 'pip install "jax[cuda12]"'), ("v5e:2x2", "pip install libtpu")):
+        with pytest.raises(RefusedError) as refused:
+            make_mesh(read_topology(text), 1, 2)
+        assert str(refused.value).endswith(command)
 
 
 def test_a_chip_is_a_row() -> None:

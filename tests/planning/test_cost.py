@@ -28,24 +28,22 @@ def test_floors(paper: Config) -> None:
     assert alone.images_per_second == pytest.approx(128 / alone.work)
 
 
-@pytest.mark.parametrize(
-    ("shape", "each", "reduction"),
-    [
+def test_all_reduce(paper: Config) -> None:
+    for shape, each, reduction in (
         ((8, 1), 8, 2 * 7 / 8 * 243_860_896 / 450e9 + 6 * HOP),  # NVLink alone
         ((16, 1), 8, 2 * 15 / 16 * 243_860_896 / (8 * 50e9) + 8 * HOP),  # eight ways out of a host
         ((8, 2), 8, 2 * 7 / 8 * 121_930_448 / (4 * 50e9) + 6 * HOP),  # two rings share them
         ((16, 1), 1, 2 * 15 / 16 * 243_860_896 / 50e9 + 8 * HOP),  # a host for each
-    ],
-)
-def test_all_reduce(paper: Config, shape: tuple[int, int], each: int, reduction: float) -> None:
-    assert estimate(with_batch(paper, 1024), *shape, each, H100).reduction == pytest.approx(reduction)
+    ):
+        found = estimate(with_batch(paper, 1024), *shape, each, H100).reduction
+        assert found == pytest.approx(reduction), (shape, each)
 
 
-@pytest.mark.parametrize(("each", "speed"), [(8, 450e9), (2, 450e9), (1, 50e9), (3, 50e9)])
-def test_exchange(paper: Config, each: int, speed: float) -> None:
+def test_exchange(paper: Config) -> None:
     """Towers that do not share a host talk over the network."""
-    found = estimate(with_batch(paper, 128), 1, 2, each, H100).exchange
-    assert found == pytest.approx(2 * 4 * 128 * 30_836 / speed)
+    for each, speed in ((8, 450e9), (2, 450e9), (1, 50e9), (3, 50e9)):
+        found = estimate(with_batch(paper, 128), 1, 2, each, H100).exchange
+        assert found == pytest.approx(2 * 4 * 128 * 30_836 / speed), each
 
 
 def test_a_slice_of_tpus_is_one_host(paper: Config) -> None:
@@ -62,9 +60,8 @@ def test_one_reduction_ends_where_the_other_begins(paper: Config) -> None:
         assert choose_mesh(with_batch(paper, batch), 1, 2, even)[0] == wanted, batch
 
 
-@pytest.mark.parametrize(
-    ("batch", "hosts", "each", "asked", "wanted"),
-    [
+def test_meshes(paper: Config) -> None:
+    for batch, hosts, each, asked, wanted in (
         (128, 1, 2, (0, 0), (1, 2)),
         (4096, 4, 8, (0, 0), (16, 2)),
         (128, 1, 1, (0, 0), (1, 1)),
@@ -74,14 +71,10 @@ def test_one_reduction_ends_where_the_other_begins(paper: Config) -> None:
         (128, 1, 8, (8, 0), (8, 1)),
         (5002, 1, 2, (0, 0), (2, 1)),
         (5001, 1, 2, (0, 0), (1, 2)),  # two rows would be faster, but do not divide the batch
-    ],
-)
-def test_meshes(
-    paper: Config, batch: int, hosts: int, each: int, asked: tuple[int, int], wanted: tuple[int, int]
-) -> None:
-    shape, reason = choose_mesh(with_mesh(with_batch(paper, batch), *asked), hosts, each, H100)
-    assert shape == wanted
-    assert reason
+    ):
+        shape, reason = choose_mesh(with_mesh(with_batch(paper, batch), *asked), hosts, each, H100)
+        assert shape == wanted, (batch, hosts, each, asked)
+        assert reason
 
 
 def test_memory_decides_before_speed(paper: Config) -> None:
@@ -95,7 +88,7 @@ def test_memory_decides_before_speed(paper: Config) -> None:
     assert choose_mesh(config, 1, 2, tight)[0] == chosen
 
 
-@pytest.mark.parametrize("asked", [(0, 0), (0, 1), (2, 0), (4, 0), (5, 0), (3, 0)])
-def test_an_unknown_chip_gets_what_it_got_before(narrow: Config, asked: tuple[int, int]) -> None:
-    config = with_mesh(narrow, *asked)
-    assert choose_mesh(config, 1, 8, None)[0] == open_mesh(config).devices.shape
+def test_an_unknown_chip_gets_what_it_got_before(narrow: Config) -> None:
+    for asked in ((0, 0), (0, 1), (2, 0), (4, 0), (5, 0), (3, 0)):
+        config = with_mesh(narrow, *asked)
+        assert choose_mesh(config, 1, 8, None)[0] == open_mesh(config).devices.shape, asked
