@@ -1,7 +1,7 @@
 """Runs that are opened in a notebook or by the command: on which mesh, at what price, and what is refused."""
 
 import ast
-import re
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +13,12 @@ from jax.sharding import AxisType, Mesh
 
 from alexnet_jax import inspect
 from alexnet_jax.errors import CONFIG, REFUSED, ConfigError, RefusedError
-from tests.run.commands import ROOT, run
+from tests.run.commands import ROOT, here
 
-# What a first cell does, in a process that has touched no device; the words say what is tried.
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+# First cells of notebooks in a process that has touched no device, or has none any more: some devices are in
+# use before, some are asked for. It prints what is loaded, or why it is not.
 CELLS = """
 import sys
 from alexnet_jax import inspect
@@ -23,51 +26,42 @@ from alexnet_jax.errors import UserError
 heavy = {"tensorflow", "tensorflow_datasets", "matplotlib"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 import jax
-if "simulated" in sys.argv: inspect.simulate_cpu_devices(8)
-if "used" in sys.argv: jax.devices()
-for shape in (None, (1, 1), (4, 2)):
-    try:
-        opened = inspect.load(sys.argv[1], mesh=shape)
-        lines = inspect.table(opened.state.params).splitlines()
-        print(opened.mesh.devices.shape, jax.device_count(), len(lines))
-    except UserError as error:
-        print(error)
+from jax.extend.backend import clear_backends
+for simulated, used in ((False, False), (False, True), (True, False), (True, True)):
+    if simulated: inspect.simulate_cpu_devices(8)
+    if used: jax.devices()
+    for shape in (None, (1, 1), (4, 2)):
+        try:
+            opened = inspect.load(sys.argv[1], mesh=shape)
+            lines = inspect.table(opened.state.params).splitlines()
+            print(opened.mesh.devices.shape, jax.device_count(), len(lines))
+        except UserError as error:
+            print(error)
+    clear_backends()
+    jax.config.update("jax_num_cpu_devices", -1)
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
 
 
-def cells(workdir: Path, *words: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", CELLS, str(workdir), *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout.splitlines()
-
-
-@pytest.mark.parametrize(
-    ("words", "has", "own"),
-    [((), 2, True), (("used",), 1, False), (("simulated",), 8, True), (("simulated", "used"), 8, True)],
-)
-def test_devices_of_a_notebook(trained: Path, words: tuple[str, ...], has: int, own: bool) -> None:
+@pytest.mark.slow
+def test_devices_of_a_notebook(trained: Path) -> None:
     """As many as the run had are simulated unless some are in use, and never fewer than were asked for.
 
     What cannot be said in one line of them says what to do. Nothing brings TensorFlow.
     """
-    lines = cells(trained, *words)
-    refused = (
-        r"{0} x 2 \(data x tower\) needs {1} devices, there are {2} \(cpu\); .*simulate_cpu_devices\({1}\)"
-    )
-    assert lines[0] == f"(1, 2) {has} 34" if own else re.search(refused.format(1, 2, has), lines[0])
-    assert lines[1] == f"(1, 1) {has} 34"
-    assert lines[2] == "(4, 2) 8 34" if has == 8 else re.search(refused.format(4, 8, has), lines[2])
+    words = [sys.executable, "-c", CELLS, str(trained)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines, has = done.stdout.splitlines(), (2, 1, 8, 8)
+    assert lines[1::3] == [f"(1, 1) {count} 34" for count in has]
+    assert [lines[0], *lines[6::3]] == ["(1, 2) 2 34", "(1, 2) 8 34", "(1, 2) 8 34"]
+    assert lines[8::3] == ["(4, 2) 8 34"] * 2
+    for line, data, needed, there in ((lines[2], 4, 8, 2), (lines[3], 1, 2, 1), (lines[5], 4, 8, 1)):
+        assert f"{data} x 2 (data x tower) needs {needed} devices, there are {there} (cpu); " in line
+        assert f"simulate_cpu_devices({needed})" in line
 
 
+@pytest.mark.slow
 def test_any_mesh(trained: Path) -> None:
     """Its own, one by its shape, and one that was made elsewhere, with axes of another type."""
     devices = np.array(jax.devices()[2:4]).reshape(1, 2)
@@ -81,21 +75,17 @@ def test_any_mesh(trained: Path) -> None:
     assert inspect.responses(opened[2], 8) == inspect.responses(opened[0], 8)
 
 
-@pytest.mark.parametrize(
-    ("mesh", "message"),
-    [
+def test_meshes_that_cannot_be(trained: Path) -> None:
+    other = Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
+    for mesh, message in (
         ((8, 2), r"mesh of 8 x 2 \(data x tower\) needs 16 devices, there are 8 \(cpu\)"),
         ((2, 4), r"mesh.tower=4 does not divide network.towers=2; choose 1 or 2"),
         ((0, 2), r"a mesh of 0 x 2 has no devices; try 1 x 1"),
-        (("x", "y"), r"the axes of this mesh are x, y; a run needs data, tower, in this order"),
-    ],
-)
-def test_meshes_that_cannot_be(trained: Path, mesh: tuple, message: str) -> None:
-    if isinstance(mesh[0], str):
-        mesh = Mesh(np.array(jax.devices()).reshape(4, 2), mesh)
-    with pytest.raises(ConfigError, match=message) as refused:
-        inspect.load(trained, mesh=mesh)
-    assert len(str(refused.value).splitlines()) == 1
+        (other, r"the axes of this mesh are x, y; a run needs data, tower, in this order"),
+    ):
+        with pytest.raises(ConfigError, match=message) as refused:
+            inspect.load(trained, mesh=mesh)
+        assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_step_that_is_not_there(trained: Path, tmp_path: Path) -> None:
@@ -106,7 +96,7 @@ def test_a_step_that_is_not_there(trained: Path, tmp_path: Path) -> None:
         inspect.load(tmp_path)
 
 
-@pytest.mark.parametrize("mesh", [(1, 1), (1, 2), (4, 2)])
+@pytest.mark.parametrize("mesh", [slow((1, 1)), slow((1, 2)), (4, 2)])
 def test_a_tower_is_an_ordinary_tree(trained: Path, mesh: tuple[int, int]) -> None:
     params = inspect.load(trained, mesh=mesh).state.params
     for number in (0, 1):
@@ -118,9 +108,10 @@ def test_a_tower_is_an_ordinary_tree(trained: Path, mesh: tuple[int, int]) -> No
         inspect.tower(params, 2)
 
 
+@pytest.mark.slow
 def test_the_command(trained: Path, data_dir: Path) -> None:
     """Without a word all there is, on more devices than the run had."""
-    out, err = run("inspect", f"--workdir={trained}", "--mesh=4x2", data_dir=data_dir)
+    out, err = here("inspect", f"--workdir={trained}", "--mesh=4x2", data_dir=data_dir)
     assert err == ""
     parts = dict(part.split("\n", 1) for part in out.split("\n\n")[1:])
     assert out.startswith("trained at step 30, on 4 x 2 devices (data x tower)\n")
@@ -138,25 +129,20 @@ def test_the_command(trained: Path, data_dir: Path) -> None:
 
 
 def test_one_part_of_it(trained: Path, data_dir: Path) -> None:
-    out, _ = run("inspect", f"--workdir={trained}", "--step=30", "shardings", data_dir=data_dir)
+    out, _ = here("inspect", f"--workdir={trained}", "--step=30", "shardings", data_dir=data_dir)
     assert out.splitlines()[0] == "trained at step 30, on 1 x 2 devices (data x tower)"
     assert out.count("\n\n") == 1
     assert "       1 | cpu:1 |" in out
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
-        (["responces"], CONFIG, "nothing called 'responces' to look at; the nearest is responses, of param"),
-        (["--mesh=4"], CONFIG, "--mesh=4 must be DATAxTOWER"),
-        (["--step=3"], REFUSED, "has no checkpoint of step 3; it has 30"),
-    ],
-)
-def test_refusals(trained: Path, data_dir: Path, words: list[str], code: int, message: str) -> None:
-    out, err = run("inspect", f"--workdir={trained}", *words, data_dir=data_dir, code=code)
-    assert out == ""
-    assert len(err.splitlines()) == 1
-    assert message in err
+def test_refusals(trained: Path, data_dir: Path) -> None:
+    for word, code, message in (
+        ("responces", CONFIG, "nothing called 'responces' to look at; the nearest is responses, of param"),
+        ("--mesh=4", CONFIG, "--mesh=4 must be DATAxTOWER"),
+        ("--step=3", REFUSED, "has no checkpoint of step 3; it has 30"),
+    ):
+        out, err = here("inspect", f"--workdir={trained}", word, data_dir=data_dir, code=code)
+        assert out == "" and message in err and len(err.splitlines()) == 1
 
 
 def test_the_librarys_own_module() -> None:

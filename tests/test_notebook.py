@@ -35,6 +35,7 @@ def texts(cells: dict[str, NotebookNode]) -> dict[str, str]:
     return {name: said(cell) for name, cell in cells.items()}
 
 
+@pytest.mark.slow
 def test_nothing_complains(cells: dict[str, NotebookNode]) -> None:
     for name, cell in cells.items():
         assert cell.outputs, name
@@ -42,11 +43,13 @@ def test_nothing_complains(cells: dict[str, NotebookNode]) -> None:
             assert output.get("name", "stdout") == "stdout", f"{name}: {output.text}"
 
 
+@pytest.mark.slow
 def test_the_run(texts: dict[str, str]) -> None:
     assert texts["run"] == "the run trained\n"
     assert texts["load"] == "step 30, on 8 devices: {'data': 4, 'tower': 2}\n"
 
 
+@pytest.mark.slow
 def test_parameters_and_their_places(texts: dict[str, str]) -> None:
     """A device holds one of two towers, and half of the bytes."""
     assert texts["table"].count("cpu:0 2 4 6") == texts["table"].count("cpu:1 3 5 7") == 16
@@ -60,6 +63,7 @@ def test_parameters_and_their_places(texts: dict[str, str]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_towers(cells: dict[str, NotebookNode], texts: dict[str, str]) -> None:
     assert texts["tower"].startswith("conv1  (11, 11, 3, 4)\n")
     assert texts["tower"].endswith("its slice of the whole: [True, True]\n")
@@ -73,6 +77,7 @@ def test_towers(cells: dict[str, NotebookNode], texts: dict[str, str]) -> None:
     assert len(picture.data["image/png"]) > 5000
 
 
+@pytest.mark.slow
 def test_responses_and_scores(texts: dict[str, str]) -> None:
     rows = [line.split() for line in texts["responses"].splitlines()[1:]]
     assert " ".join(row[0] for row in rows[0::2]) == (
@@ -85,6 +90,7 @@ def test_responses_and_scores(texts: dict[str, str]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_communication(texts: dict[str, str]) -> None:
     assert texts["communication"].endswith("which is what the arithmetic says, to the byte\n")
     assert texts["count"].splitlines() == [
