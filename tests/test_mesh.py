@@ -26,9 +26,8 @@ def with_mesh(config: Config, **fields: int) -> Config:
     return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **mesh))
 
 
-@pytest.mark.parametrize(
-    ("fields", "shape"),
-    [
+def test_shapes(narrow: Config) -> None:
+    for fields, shape in (
         ({}, (4, 2)),
         ({"tower": 1}, (8, 1)),
         ({"data": 2}, (2, 2)),
@@ -37,12 +36,10 @@ def with_mesh(config: Config, **fields: int) -> Config:
         ({"data": 4}, (4, 2)),
         ({"data": 5}, (5, 1)),
         ({"data": 3}, (3, 2)),
-    ],
-)
-def test_shapes(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:
-    mesh = open_mesh(with_mesh(narrow, **fields))
-    assert mesh.axis_names == ("data", "tower")
-    assert mesh.devices.shape == shape
+    ):
+        mesh = open_mesh(with_mesh(narrow, **fields))
+        assert mesh.axis_names == ("data", "tower")
+        assert mesh.devices.shape == shape, fields
 
 
 def test_the_quickstart_takes_every_variant() -> None:
@@ -68,36 +65,33 @@ def test_towers_of_a_row_share_a_host() -> None:
         assert [device.id for device in arrange(given, 1)] == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
+def test_refusals(narrow: Config) -> None:
+    for fields, message in (
         ({"tower": 3}, "mesh.tower=3 does not divide network.towers=2; choose 1 or 2"),
         ({"data": 5, "tower": 2}, "needs 10 devices, there are 8 .*cpu_devices=10"),
-    ],
-)
-def test_refusals(narrow: Config, fields: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        open_mesh(with_mesh(narrow, **fields))
+    ):
+        with pytest.raises(ConfigError, match=message):
+            open_mesh(with_mesh(narrow, **fields))
 
 
-@pytest.mark.parametrize(("size", "choices"), [(10, "8 or 12"), (3, "4 or 8")])
-def test_a_batch_that_does_not_divide(size: int, choices: str) -> None:
-    message = f"train.batch_size={size} does not divide over the mesh's 4 data rows; choose {choices}"
-    with pytest.raises(ConfigError, match=message):
-        check_batch(make_mesh(4, 2), "train.batch_size", size)
+def test_a_batch_that_does_not_divide() -> None:
+    for size, choices in ((10, "8 or 12"), (3, "4 or 8")):
+        message = f"train.batch_size={size} does not divide over the mesh's 4 data rows; choose {choices}"
+        with pytest.raises(ConfigError, match=message):
+            check_batch(make_mesh(4, 2), "train.batch_size", size)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (8, 1)])
-def test_rows_land_on_their_devices(shape: tuple[int, int]) -> None:
+def test_rows_land_on_their_devices() -> None:
     """Each row of the mesh's devices holds its slice of the batch, both towers the same."""
-    mesh, batch = make_mesh(*shape), np.arange(16).reshape(16, 1)
-    rows = batch_rows(mesh, 16)
-    placed = place_rows(mesh, rows, batch[rows], 16)
-    np.testing.assert_array_equal(jax.device_get(placed), batch)
-    each = 16 // shape[0]
-    for piece in placed.addressable_shards:
-        line = np.argwhere(mesh.devices == piece.device)[0][0]
-        np.testing.assert_array_equal(piece.data, batch[line * each : (line + 1) * each])
+    for shape in ((1, 1), (1, 2), (2, 2), (8, 1)):
+        mesh, batch = make_mesh(*shape), np.arange(16).reshape(16, 1)
+        rows = batch_rows(mesh, 16)
+        placed = place_rows(mesh, rows, batch[rows], 16)
+        np.testing.assert_array_equal(jax.device_get(placed), batch)
+        each = 16 // shape[0]
+        for piece in placed.addressable_shards:
+            line = np.argwhere(mesh.devices == piece.device)[0][0]
+            np.testing.assert_array_equal(piece.data, batch[line * each : (line + 1) * each], str(shape))
 
 
 def test_compiler_options() -> None:
