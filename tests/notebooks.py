@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 from tests.run.commands import ROOT
 
@@ -25,6 +26,7 @@ def execute(path: Path, folder: Path, **environment: str) -> NotebookNode:
         timeout=PATIENCE,
         kernel_name="python3",
         record_timing=False,
+        config=Config({"KernelManager": {"transport_encryption": "auto"}}),  # without, ipykernel warns
         resources={"metadata": {"path": str(folder)}},
     )
     return client.execute(env=os.environ | environment)
