@@ -14,9 +14,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-import hypothesis
 import jax
 import pytest
+from hypothesis import settings
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
@@ -27,8 +27,8 @@ from configs.imagenet import narrow as make_narrow
 simulate_cpu_devices(8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The same examples in every run, however slow the machine: what passes once passes again.
-hypothesis.settings.register_profile("same", derandomize=True, deadline=None, max_examples=20)
-hypothesis.settings.load_profile("same")
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

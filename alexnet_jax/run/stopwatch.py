@@ -18,13 +18,13 @@ STATM = Path("/proc/self/statm")
 class Stopwatch:
     """The time of training alone: what is skipped, such as evaluations, is no part of it."""
 
-    def __init__(self, first: int):
-        self._since, self._began, self._waited = first, math.nan, 0.0
+    def __init__(self, first: int, clock: Callable[[], float] = time.monotonic):
+        self._since, self._began, self._waited, self._clock = first, math.nan, 0.0, clock
 
     def start(self) -> None:
         """Once the first step is compiled; further calls change nothing."""
         if math.isnan(self._began):
-            self._began, self._waited = time.monotonic(), 0.0
+            self._began, self._waited = self._clock(), 0.0
 
     def skip(self, seconds: float) -> None:
         self._began += seconds
@@ -32,17 +32,17 @@ class Stopwatch:
     def waiting(self, batches: Iterator[Batch], idle: Callable[[], bool]) -> Iterator[Batch]:
         """The batches. Waiting for one counts where the devices have nothing left to do once it is there."""
         while True:
-            began = time.monotonic()
+            began = self._clock()
             batch = next(batches, None)
             if batch is None:
                 return
             if idle():
-                self._waited += time.monotonic() - began
+                self._waited += self._clock() - began
             yield batch
 
     def lap(self, step: int) -> tuple[float, float]:
         """Since the last lap: steps a second, and the share of its time that was spent waiting."""
-        now = time.monotonic()
+        now = self._clock()
         seconds, steps = now - self._began, step - self._since
         share = min(self._waited / seconds, 1.0)
         self._since, self._began, self._waited = step, now, 0.0

@@ -1,9 +1,11 @@
 """What is broken becomes a line, also where it ends the process that looks."""
 
 import errno
+import itertools
 import os
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 
 import pytest
 
@@ -58,11 +60,19 @@ def looker(deed: str) -> Iterator[str | Finding]:
 
 @pytest.mark.parametrize(
     ("deed", "verdict", "words"),
-    [("abort", MEND, "ended with SIGABRT"), ("sleep", MEND, "no answer within 5 s"), ("", OK, "done")],
+    [("abort", MEND, "ended with SIGABRT"), ("sleep", MEND, "no answer within 300 s"), ("", OK, "done")],
 )
-def test_a_process_of_its_own(deed: str, verdict: str, words: str) -> None:
+def test_a_process_of_its_own(deed: str, verdict: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may crash or hang: what it was at is named, and it is gone."""
-    first, second = apart(looker, deed, patience=5)
+    poll, waits = Connection.poll, itertools.count(1)
+
+    def less_patient(self: Connection, seconds: float) -> bool:
+        """After its third message the one that sleeps has nothing more to say."""
+        assert seconds == 300
+        return poll(self, 0 if deed == "sleep" and next(waits) == 4 else seconds)
+
+    monkeypatch.setattr(Connection, "poll", less_patient)
+    first, second = apart(looker, deed, patience=300)
     assert first.name == "first"
     assert first.verdict == OK
     assert second.name == "second"

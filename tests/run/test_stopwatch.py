@@ -1,6 +1,5 @@
 """What is told of pace, waiting and memory."""
 
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,39 +8,46 @@ import pytest
 from alexnet_jax.run.stopwatch import Stopwatch, memory_used
 
 
-def slow(count: int, seconds: float) -> Iterator[int]:
-    for number in range(count):
-        time.sleep(seconds)
-        yield number
+class Clock:
+    """Goes on where it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def slow(self, count: int, seconds: float) -> Iterator[int]:
+        for number in range(count):
+            self.now += seconds
+            yield number
 
 
 def test_waiting_counts_where_devices_are_idle() -> None:
-    """5 x 30 ms of waiting, and 5 x 30 ms of other things: a half, or nothing where they are at work."""
+    """5 x 3 s of waiting, and 5 x 3 s of other things: a half, or nothing where they are at work."""
     for idle, share in ((True, 0.5), (False, 0.0)):
-        watch = Stopwatch(10)
+        clock = Clock()
+        watch = Stopwatch(10, clock)
         watch.start()
-        for number in watch.waiting(slow(5, 0.03), lambda idle=idle: idle):
-            time.sleep(0.03)
+        for number in watch.waiting(clock.slow(5, 3), lambda idle=idle: idle):
+            clock.now += 3
             last = number
-        pace, waited = watch.lap(15)
         assert last == 4
-        assert waited == pytest.approx(share, abs=0.15)
-        assert 5 < pace <= 5 / 0.3
+        assert watch.lap(15) == pytest.approx((5 / 30, share))
 
 
 def test_laps_begin_anew_and_leave_out_what_is_skipped() -> None:
-    watch = Stopwatch(0)
+    clock = Clock()
+    watch = Stopwatch(0, clock)
+    list(watch.waiting(clock.slow(1, 50), lambda: True))  # for the first batch, before the compilation
     watch.start()
-    list(watch.waiting(slow(1, 0.05), lambda: True))
-    began = time.monotonic()
-    assert watch.lap(1)[1] > 0.5
-    time.sleep(0.2)
-    watch.skip(0.2)
-    time.sleep(0.02)
+    list(watch.waiting(clock.slow(1, 4), lambda: True))
+    assert watch.lap(1) == pytest.approx((1 / 4, 1))
+    clock.now += 20
+    watch.skip(20)
+    clock.now += 2
     watch.start()  # changes nothing
-    pace, waited = watch.lap(4)
-    assert waited == 0
-    assert 3 / (time.monotonic() - began - 0.2) < pace <= 3 / 0.02
+    assert watch.lap(4) == pytest.approx((3 / 2, 0))
 
 
 def test_memory_of_devices_that_tell(monkeypatch: pytest.MonkeyPatch) -> None:
