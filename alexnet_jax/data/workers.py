@@ -1,5 +1,6 @@
 """Processes that each work through one file of a packed set at a time, and tell how they are doing."""
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -40,8 +41,9 @@ def _run_in_processes(job: Job, tasks: Sequence[tuple], processes: int) -> Itera
     waiting, running = iter(tasks), set()
     try:
         while True:
-            for task in itertools.islice(waiting, 2 * processes - len(running)):
-                running.add(pool.submit(_work, job, task))
+            with _no_ctrl_c():
+                for task in itertools.islice(waiting, 2 * processes - len(running)):
+                    running.add(pool.submit(_work, job, task))
             if not running:
                 break
             done, running = wait(running, timeout=PAUSE, return_when=FIRST_COMPLETED)
@@ -54,6 +56,16 @@ def _run_in_processes(job: Job, tasks: Sequence[tuple], processes: int) -> Itera
         pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Processes that are started here never hear it; this one hears it a little later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _arrived(messages: Queue) -> Iterator[Message]:
     while not messages.empty():
         yield messages.get()
@@ -64,8 +76,7 @@ _process: dict[str, Any] = {}  # what `_begin` leaves for `_work`
 
 
 def _begin(stop: Event, messages: Queue) -> None:
-    """Makes a process one of many: it takes one core, and leaves Ctrl-C to its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Makes a process one of many: it takes one core."""
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
