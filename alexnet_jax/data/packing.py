@@ -162,7 +162,12 @@ def pack(plan: Plan, work: Work) -> bool:
     """Writes this host's share of the files; the last host to finish makes them a set: True if it is one."""
     if plan.whole():
         return True
-    _begin(plan)
+    try:
+        _begin(plan)
+    except FileNotFoundError:
+        if plan.whole():  # another host has just made it one
+            return True
+        raise
     waiting = plan.waiting()
     todo = [shard for shard in plan.shards[work.share[0] :: work.share[1]] if shard in waiting]
     bad = [entry for shard in plan.shards if shard not in waiting for entry in _notes(shard).bad]

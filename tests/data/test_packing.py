@@ -126,19 +126,6 @@ def halves(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) ->
     return half
 
 
-def test_what_was_stopped_goes_on(halves: Plan, few: tfds.core.DatasetBuilder, tmp_path: Path) -> None:
-    """Whole files are kept as they are, and in the end all is as if nothing had happened."""
-    kept = {shard.path: shard.path.stat().mtime for shard in halves.shards if shard.path.exists()}
-    assert len(kept) == 2
-    assert pack(halves, Work())
-    assert {path: path.stat().mtime for path in kept} == kept
-    whole = plan(few, tmp_path / "whole")
-    pack(whole, Work())
-    assert facts(halves.target) == facts(whole.target)
-    files = [sorted(path.name for path in folder.iterdir()) for folder in (halves.target, whole.target)]
-    assert files[0] == files[1]
-
-
 def test_a_half_made_set_is_not_a_set(halves: Plan) -> None:
     config = DataConfig("few", 72, "raw", os.fspath(halves.target.parent), 1, 1, 0, trace=False)
     Path(halves.target.parent, "packed").symlink_to(halves.target.parent)
@@ -202,16 +189,7 @@ def test_another_form_does_not_go_on(halves: Plan, few: tfds.core.DatasetBuilder
         pack(other, Work())
 
 
-def test_hosts_share_the_work(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) -> None:
-    """Three hosts; the last makes it a set, which is the one that a single host makes."""
-    del small_shards
-    shared, alone = plan(few, tmp_path / "shared"), plan(few, tmp_path / "alone")
-    assert [pack(shared, Work(share=(i, 3))) for i in (2, 0, 1)] == [False, False, True]
-    assert pack(alone, Work())
-    assert facts(shared.target) == facts(alone.target)
-    assert not (shared.target / MAKING).exists()
-
-
+@pytest.mark.slow
 def test_processes_make_the_same(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) -> None:
     del small_shards
     many, one = plan(few, tmp_path / "many"), plan(few, tmp_path / "one")
@@ -286,24 +264,6 @@ def test_verifying_finds_damage(few: tfds.core.DatasetBuilder, tmp_path: Path, s
 
 def test_jobs_are_noted_first(halves: Plan) -> None:
     assert json.loads((halves.target / MAKING / JOB).read_text()) == halves.job
-
-
-def test_two_that_do_not_know_of_each_other(
-    few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None
-) -> None:
-    """The slower finds the set made, its own notes put away, and the set as whole as before."""
-    del small_shards
-    slow, fast = plan(few, tmp_path / "set"), plan(few, tmp_path / "set")
-    polls = iter(range(1000))
-
-    def asked() -> bool:
-        if next(polls) == 20:
-            pack(fast, Work())
-        return False
-
-    assert pack(slow, Work(asked=asked))
-    verify(PackedFiles(slow.target, facts(slow.target)), processes=1)
-    assert sorted(tfds.builder_from_directory(slow.target).info.splits) == ["train", "validation"]
 
 
 def test_shapes_that_another_process_draws(

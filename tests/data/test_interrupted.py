@@ -1,0 +1,145 @@
+"""Packing that is stopped, killed, or beaten by another host, at any moments: always the undisturbed set."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet_jax.data import packing, shards
+from alexnet_jax.data.packed import BAD_PICTURES, MARKER, STATISTICS, PackedFiles
+from alexnet_jax.data.packing import Plan, Work, make_plan, pack
+from alexnet_jax.data.shards import Form
+from alexnet_jax.data.sources import FolderSource
+from alexnet_jax.data.verifying import verify
+from alexnet_jax.errors import Interrupted
+from tests.data.images import encoded, photo
+
+FORM = Form(16, "raw")
+MOST = 120  # more moments than packing has
+MOST_BAD = 0.5
+
+
+class Killed(BaseException):
+    """Ends packing as kill -9 does: what was half written stays."""
+
+
+class Moments:
+    """Counts the moments of packing at which it could be stopped; at one of them something happens."""
+
+    def __init__(self, chosen: int, happens: Callable[[], bool]):
+        self._left, self._happens = chosen, happens
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left == -1 and self._happens()
+
+    @contextlib.contextmanager
+    def replacing(self, path: epath.Path) -> Iterator[Path]:
+        """Before a file takes its place, and after."""
+        local = Path(tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)[1])
+        yield local
+        self()
+        local.chmod(0o644)
+        local.replace(path)
+        self()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
+    """Ten pictures to train, of which one cannot be used, and five to validate."""
+    root = tmp_path_factory.mktemp("folder")
+    for split, count in (("train", 10), ("val", 5)):
+        for i in range(count):
+            path = root / split / "class" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(photo(i, 20, 24), "PNG"))
+    (root / "train" / "class" / "3.png").write_bytes(b"")
+    return FolderSource("few", epath.Path(root))
+
+
+def whole_files(plan: Plan) -> dict[str, int]:
+    """Each by the file that it is on the disk."""
+    waiting = plan.waiting()
+    return {shard.file_name: shard.path.stat().mtime for shard in plan.shards if shard not in waiting}
+
+
+def disturb(plan: Plan, how: str, moment: int, host: tuple[int, int]) -> None:
+    """Packs until something happens."""
+
+    def happens() -> bool:
+        if how == "killed":
+            raise Killed
+        if how == "beaten":
+            with pytest.MonkeyPatch.context() as undisturbed:
+                undisturbed.setattr(shards, "replacing", REPLACING)
+                undisturbed.setattr(packing, "replacing", REPLACING)
+                pack(plan, Work(most_bad=MOST_BAD))
+        return how == "stopped"
+
+    moments, before = Moments(moment, happens), whole_files(plan)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(shards, "replacing", moments.replacing)
+        patch.setattr(packing, "replacing", moments.replacing)
+        try:
+            pack(plan, Work(share=host, most_bad=MOST_BAD, asked=moments))
+        except Interrupted as error:
+            whole = len(plan.shards) - len(plan.waiting())
+            assert (
+                str(error)
+                == f"stopped, {whole} of {len(plan.shards)} files are packed; the same command goes on"
+            )
+    if not plan.whole():
+        assert before.items() <= whole_files(plan).items()
+
+
+REPLACING = shards.replacing
+disturbances = st.tuples(
+    st.sampled_from(["stopped", "killed", "beaten"]),
+    st.integers(0, MOST),
+    st.sampled_from([(0, 1), (0, 2), (1, 2), (2, 3)]),
+)
+
+
+@settings(max_examples=60)
+@given(
+    happened=st.lists(disturbances, max_size=4),
+    pictures=st.sampled_from([1, 2, 4, 100]),
+    hosts=st.permutations([0, 1, 2]) | st.just([0]),
+)
+def test_whatever_happens(
+    source: FolderSource, happened: list[tuple[str, int, tuple[int, int]]], pictures: int, hosts: list[int]
+) -> None:
+    """In files of so many pictures, ended by one or by three hosts. Whole files are kept as they are."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "SHARD_BYTES", pictures * FORM.picture_bytes)
+        disturbed, alone = (make_plan(source, FORM, epath.Path(folder) / name) for name in ("one", "two"))
+        for how, moment, host in happened:
+            disturb(disturbed, how, moment, host)
+        early = disturbed.whole()
+        for host in hosts:
+            done = pack(disturbed, Work(share=(host, len(hosts)), most_bad=MOST_BAD))
+            assert done == disturbed.whole()
+        assert done
+        assert pack(alone, Work(most_bad=MOST_BAD))
+        check_same(disturbed, alone)
+        if not early:  # who is killed after the last file leaves its notes
+            left, wanted = (
+                sorted(file.name for file in plan.target.iterdir()) for plan in (disturbed, alone)
+            )
+            assert left == wanted
+
+
+def check_same(found: Plan, wanted: Plan) -> None:
+    one, two = (json.loads((plan.target / MARKER).read_text()) for plan in (found, wanted))
+    assert one == two
+    verify(PackedFiles(found.target, one), processes=1)
+    assert (found.target / BAD_PICTURES).read_text() == (wanted.target / BAD_PICTURES).read_text()
+    for name, array in np.load(wanted.target / STATISTICS).items():
+        np.testing.assert_array_equal(np.load(found.target / STATISTICS)[name], array)
