@@ -2,48 +2,52 @@
 
 import json
 import os
-import random
-import re
 import signal
 import subprocess
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import tensorflow_datasets as tfds
 from etils import epath
 
+from alexnet_jax.data import packing, shards, sources
 from alexnet_jax.data.packed import MARKER
-from alexnet_jax.data.packing import Work, make_plan, pack
+from alexnet_jax.data.packing import Plan, Work, make_plan, pack
 from alexnet_jax.data.shards import Form
-from alexnet_jax.data.sources import TfdsSource
-from alexnet_jax.data.toyshapes import Toyshapes
-from alexnet_jax.errors import CONFIG, PREEMPTED, REFUSED
-from tests.data.images import archive, encoded, photo, write_archives
-from tests.run.commands import NARROW, command, run
+from alexnet_jax.data.sources import FolderSource
+from alexnet_jax.errors import CONFIG, PREEMPTED, REFUSED, RefusedError
+from tests.data.images import encoded, photo, write_archives
+from tests.run import stopped_packing
+from tests.run.commands import NARROW, ROOT, STARTED, here
 
-FLAGS = ("--dataset=toyshapes", "--size=128")
-SET = "toyshapes-128-raw"
+SIZE = 16
+FLAGS = ("--dataset=mine", f"--size={SIZE}", "--processes=1")
+SET = f"mine-{SIZE}-raw"
 
 
 @pytest.fixture
-def home(data_dir: Path, tmp_path: Path) -> Path:
-    """A data folder where toyshapes are drawn, but not packed."""
-    (tmp_path / "tfds").symlink_to(data_dir / "tfds")
-    return tmp_path
+def folder(tmp_path: Path) -> Path:
+    """Six pictures to train and two to validate."""
+    path = tmp_path / "folder"
+    for split, count in (("train", 6), ("val", 2)):
+        (path / split / "class").mkdir(parents=True)
+        for i in range(count):
+            (path / split / "class" / f"{i}.png").write_bytes(encoded(photo(i, 20, 24), "PNG"))
+    return path
 
 
-@pytest.fixture(scope="module")
-def digest(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of the set that is packed without a break."""
-    path = tmp_path_factory.mktemp("whole") / SET
-    drawn = TfdsSource("toyshapes", Toyshapes(data_dir=str(data_dir / "tfds")))
-    assert pack(make_plan(drawn, Form(128, "raw"), epath.Path(path)), Work())
-    return json.loads((path / MARKER).read_text())["digest"]
+@pytest.fixture
+def one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture is a file."""
+    monkeypatch.setattr(packing, "SHARD_BYTES", stopped_packing.PICTURE)
 
 
-def digest_in(out: str) -> str:
-    return out.partition("digest ")[2].partition(",")[0]
+def plan(folder: Path, target: Path) -> Plan:
+    return make_plan(FolderSource("mine", epath.Path(folder)), Form(SIZE, "raw"), epath.Path(target))
 
 
 def notes(home: Path) -> int:
@@ -51,129 +55,137 @@ def notes(home: Path) -> int:
     return len(list((home / "packed" / SET / "making").glob("*.npz")))
 
 
-def processes_of(home: Path) -> list[int]:
-    """Every process that was started for a data folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (process / "environ").read_bytes()
-        except OSError:  # it is another's, or has ended
-            continue
-        if f"ALEXNET_DATA_DIR={home}\0".encode() in environment:
-            found.append(int(process.name))
-    return found
+def signalled(function: Callable, number: signal.Signals, at: int) -> Callable:
+    """A function in whose call number `at` this process gets a signal."""
+    calls = iter(range(1, at + 1))
+
+    def call(*given: Any, **more: Any) -> Any:
+        if next(calls, 0) == at:
+            os.kill(os.getpid(), number)
+        return function(*given, **more)
+
+    return call
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def check_whole(home: Path, folder: Path, digest: str) -> None:
+    """A set is what is packed without a break."""
+    assert pack(plan(folder, home / "undisturbed"), Work())
+    assert json.loads((home / "undisturbed" / MARKER).read_text())["digest"] == digest
+    found, wanted = (
+        sorted(file.name for file in path.iterdir()) for path in (home / "packed" / SET, home / "undisturbed")
+    )
+    assert found == wanted
 
 
-def start(home: Path, processes: int) -> subprocess.Popen:
-    """Packing that has begun."""
-    packing = command("prepare", *FLAGS, f"--processes={processes}", data_dir=home)
-    assert packing.stdout.readline().startswith("source")
-    return packing
+@pytest.mark.usefixtures("one_each")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_is_told_to_stop(
+    number: signal.Signals, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By TERM or Ctrl-C in the third file: two are whole, and the same command goes on."""
+    flags = (*FLAGS, f"--folder={folder}")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_row", signalled(shards._row, number, 3))
+        _, err = here("prepare", *flags, data_dir=tmp_path, code=PREEMPTED)
+    assert err == "stopped, 2 of 8 files are packed; the same command goes on\n"
+    assert notes(tmp_path) == 2
+    out, _ = here("prepare", *flags, data_dir=tmp_path)
+    assert "files    6 of 8 are to be written" in out
+    check_whole(tmp_path, folder, out.partition("digest ")[2].partition(",")[0])
 
 
-def test_whatever_happens(home: Path, digest: str) -> None:
-    """kill -9 at five random moments, a process killed as for want of memory, TERM, Ctrl-C: each time what is
-    whole stays, every process ends, and in the end the set is the undisturbed one's.
-    """
-    rng, whole = random.Random(0), [0]
-    for processes in (1, 2, 1, 1, 1):
-        packing = start(home, processes)
-        time.sleep(rng.uniform(0, 2) + 6 * (processes - 1))
-        packing.kill()
-        packing.communicate()
-        wait_until(lambda: not processes_of(home), 10)
-        whole.append(notes(home))
-
-    packing = start(home, 2)
-    wait_until(lambda: notes(home) > whole[-1])
-    workers = [p for p in processes_of(home) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
-    os.kill(workers[0], signal.SIGKILL)
-    _, err = packing.communicate(timeout=30)
-    assert packing.returncode == REFUSED
-    assert "a process was killed, perhaps for want of memory; the same command goes on" in err
-    whole.append(notes(home))
-
-    for number, processes in ((signal.SIGTERM, 1), (signal.SIGINT, 2)):
-        packing = start(home, processes)
-        wait_until(lambda: notes(home) > whole[-1])
-        packing.send_signal(number)
-        _, err = packing.communicate(timeout=30)
-        assert packing.returncode == PREEMPTED
-        found = re.search(r"stopped, (\d+) of 21 files are packed; the same command goes on", err)
-        assert found and int(found[1]) == notes(home), err
-        wait_until(lambda: not processes_of(home), 10)
-        whole.append(notes(home))
-
-    assert whole == sorted(whole) and 0 < whole[-1] < 21, whole
-    out, _ = run("prepare", *FLAGS, "--processes=1", data_dir=home)
-    assert digest_in(out) == digest
-    left = [path.name for path in (home / "packed" / SET).iterdir() if path.name[0] == "."]
-    assert left == []
+def stopped(home: Path, folder: Path, deed: str, at: int) -> tuple[int, str]:
+    """How packing by two workers ends to which something happens, once all of them have ended."""
+    words = [sys.executable, "-c", "from tests.run.stopped_packing import main; main()"]
+    process = subprocess.Popen(
+        [*words, *FLAGS[:2], "--processes=2", f"--folder={folder}"],
+        cwd=ROOT,
+        env=os.environ | {"ALEXNET_DATA_DIR": str(home), "DEED": deed, "AT": str(at)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    STARTED.append(process)
+    _, err = process.communicate(timeout=300)  # which all of them must have closed
+    return process.returncode, err
 
 
-def test_two_hosts_at_once(home: Path, digest: str) -> None:
-    """One makes it a set, whichever ends last."""
-    flags = (*FLAGS, "--processes=1")
-    hosts = [command("prepare", *flags, f"--shard={i}/2", data_dir=home) for i in range(2)]
-    ended = [host.communicate(timeout=120) for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], ended
-    assert any(digest_in(out) == digest for out, _ in ended)
-    assert json.loads((home / "packed" / SET / MARKER).read_text())["digest"] == digest
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_each")
+def test_processes_that_are_stopped(folder: Path, tmp_path: Path) -> None:
+    """kill -9, then Ctrl-C: each time what is whole stays, and every process ends."""
+    assert stopped(tmp_path, folder, "kill", 2)[0] == -signal.SIGKILL
+    assert notes(tmp_path) == 2
+    ended = stopped(tmp_path, folder, "Ctrl-C", 4)
+    assert ended == (PREEMPTED, "stopped, 4 of 8 files are packed; the same command goes on\n")
+    assert notes(tmp_path) == 4
+    out, _ = here("prepare", *FLAGS, f"--folder={folder}", data_dir=tmp_path)
+    check_whole(tmp_path, folder, out.partition("digest ")[2].partition(",")[0])
 
 
-def test_the_first_of_two_hosts_unpacks(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_each")
+def test_a_process_that_is_killed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for want of memory."""
+    monkeypatch.setenv("DEED", "kill a worker")
+    monkeypatch.setenv("AT", "2")
+    monkeypatch.setattr(packing, "write_shard", stopped_packing.write_shard)
+    words = "a process was killed, perhaps for want of memory; the same command goes on"
+    with pytest.raises(RefusedError, match=words):
+        pack(plan(folder, tmp_path / "packed" / SET), Work(processes=2))
+    assert notes(tmp_path) == 2
+
+
+def test_the_first_of_two_hosts_unpacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other waits, and both pack; interrupted before, TFDS leaves nothing behind, and starts anew."""
-    write_archives(tmp_path / "manual", 20, 0)
-    # TFDS is at so many for a second or two: the signal must not come after the end.
-    picture = encoded(photo(0, 64, 64))
-    small = [(f"ILSVRC2012_val_{i:08d}.JPEG", picture) for i in range(1, 8001)]
-    (tmp_path / "manual" / "ILSVRC2012_img_val.tar").write_bytes(archive(small))
+    write_archives(tmp_path / "manual", 2, 3)
     flags = ("--dataset=imagenet2012", "--size=48", "--processes=1", "--archives=any")
     flags += (f"--manual_dir={tmp_path / 'manual'}", f"--tfds_dir={tmp_path / 'tfds'}")
-    second = command("prepare", *flags, "--shard=1/2", data_dir=tmp_path)
-    assert "waiting until the host with --shard=0/... has made imagenet2012" in second.stdout.readline()
-
-    first = command("prepare", *flags, "--shard=0/2", data_dir=tmp_path)
-    assert "making imagenet2012" in first.stdout.readline()
-    wait_until(lambda: any((tmp_path / "tfds" / "imagenet2012").glob("incomplete.*")))
-    first.send_signal(signal.SIGTERM)
-    _, err = first.communicate(timeout=60)
-    assert first.returncode == PREEMPTED, err
+    with monkeypatch.context() as patch:
+        write = tfds.core.writer.Writer.write
+        patch.setattr(tfds.core.writer.Writer, "write", signalled(write, signal.SIGTERM, 3))
+        _, err = here("prepare", *flags, "--shard=0/2", data_dir=tmp_path, code=PREEMPTED)
     assert err == "stopped while the source was being made; the same command makes it anew, and goes on\n"
     assert not list((tmp_path / "tfds" / "imagenet2012").glob("incomplete.*"))
 
-    run("prepare", *flags, "--shard=0/2", data_dir=tmp_path)
-    out, err = second.communicate(timeout=200)
-    assert second.returncode == 0, err
-    out, _ = run("prepare", *flags, "--verify", data_dir=tmp_path)
-    assert "60 train, 8000 validation pictures, 1000 classes; every picture read back" in out
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        out, _ = here("prepare", *flags, "--shard=0/2", data_dir=tmp_path)
+        assert "share 0/2 is packed; the host that is the last to finish makes it a set" in out
+
+    monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=wait))
+    out, _ = here("prepare", *flags, "--shard=1/2", data_dir=tmp_path)
+    assert out.startswith("tfds     waiting until the host with --shard=0/... has made imagenet2012\n")
+    assert len(waits) == 1
+    out, _ = here("prepare", *flags, "--verify", data_dir=tmp_path)
+    assert "6 train, 3 validation pictures, 1000 classes; every picture read back" in out
 
 
-def test_the_next_command_is_taken(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("half_optimised")
+@pytest.mark.parametrize(
+    ("size", "config", "crop"),
+    [(48, "cifar10", 42), pytest.param(128, "imagenet", 112, marks=pytest.mark.slow)],
+)
+def test_the_next_command_is_taken(size: int, config: str, crop: int, tmp_path: Path) -> None:
     """What is printed for pictures of other sizes trains on them; a second call says that it is packed."""
     for split in ("train", "val"):
         for name in ("one", "other"):
             (tmp_path / "folder" / split / name).mkdir(parents=True)
             for i in range(4):
                 (tmp_path / "folder" / split / name / f"{i}.jpg").write_bytes(encoded(photo(i, 50, 60)))
-    for size, config, crop in ((48, "cifar10", 42), (128, "imagenet", 112)):
-        flags = ("--dataset=mine", f"--folder={tmp_path / 'folder'}", f"--size={size}", "--processes=1")
-        out, _ = run("prepare", *flags, data_dir=tmp_path)
-        chosen = f"--config.data.name=mine --config.data.size={size} --config.network.image_size={crop}"
-        start = f"python -m alexnet_jax.main --config=configs/{config}.py --workdir=runs/mine {chosen}"
-        assert out.splitlines()[-1] == f"next: {start} --config.network.classes=2"
-        arguments = [word for word in out.splitlines()[-1].split()[4:] if "workdir" not in word]
-        short = (*NARROW, "--config.train.steps=1", "--config.evaluation.batch_size=8")
-        run("main", *arguments, *short, f"--workdir={tmp_path / config}", data_dir=tmp_path)
-        again, _ = run("prepare", *flags, data_dir=tmp_path)
-        assert again.startswith("already packed; delete its folder to pack anew: mine: 8 train, 8 validation")
+    flags = ("--dataset=mine", f"--folder={tmp_path / 'folder'}", f"--size={size}", "--processes=1")
+    out, _ = here("prepare", *flags, data_dir=tmp_path)
+    chosen = f"--config.data.name=mine --config.data.size={size} --config.network.image_size={crop}"
+    start = f"python -m alexnet_jax.main --config=configs/{config}.py --workdir=runs/mine {chosen}"
+    assert out.splitlines()[-1] == f"next: {start} --config.network.classes=2"
+    arguments = [word for word in out.splitlines()[-1].split()[4:] if "workdir" not in word]
+    short = (*NARROW, "--config.train.steps=1", "--config.evaluation.batch_size=8")
+    here("main", *arguments, *short, f"--workdir={tmp_path / 'run'}", data_dir=tmp_path)
+    again, _ = here("prepare", *flags, data_dir=tmp_path)
+    assert again.startswith("already packed; delete its folder to pack anew: mine: 8 train, 8 validation")
 
 
 REFUSALS = [
@@ -194,7 +206,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("arguments", "message", "code"), REFUSALS, ids=lambda value: str(value)[:40])
-def test_refusals(arguments: list[str], message: str, code: int, home: Path) -> None:
-    filled = [argument.format(home=home) for argument in arguments]
-    _, err = run("prepare", *filled, f"--tfds_dir={home / 'other'}", data_dir=home, code=code)
+def test_refusals(arguments: list[str], message: str, code: int, tmp_path: Path) -> None:
+    filled = [argument.format(home=tmp_path) for argument in arguments]
+    _, err = here("prepare", *filled, f"--tfds_dir={tmp_path / 'other'}", data_dir=tmp_path, code=code)
     assert message in err and len(err.splitlines()) == 1, err
