@@ -2,11 +2,17 @@
 
 import dataclasses
 import json
+import operator
+import typing
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alexnet_jax.build import build
+from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
 from configs import cifar10, fashion_mnist, four_layers, imagenet, quickstart
 
@@ -34,6 +40,7 @@ def test_a_variant_that_is_not_there() -> None:
         imagenet.get_config("sauce")
 
 
+PAPER = build(values())
 COMPLAINTS = [
     ({"optimizer__momentun": 0.9}, "unknown field config.optimizer.momentun; .* config.optimizer.momentum$"),
     ({"init_from": "?"}, "init_from=. stands for a run to begin with"),
@@ -96,10 +103,63 @@ COMPLAINTS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), COMPLAINTS)
-def test_complaints(changes: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build(values(**changes))
+def test_complaints() -> None:
+    for changes, message in COMPLAINTS:
+        with pytest.raises(ConfigError, match=message):
+            build(values(**changes))
+
+
+def fields(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The path of every field that holds a value, as `values` takes it, and its type."""
+    for name, wanted in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(wanted):
+            yield from fields(wanted, f"{prefix}{name}__")
+        else:
+            yield prefix + name, wanted
+
+
+def of(wanted: Any) -> st.SearchStrategy:
+    """Values of the type of a field, most of which it may have."""
+    arguments = typing.get_args(wanted)
+    if typing.get_origin(wanted) is typing.Literal:
+        return st.sampled_from(arguments)
+    if arguments and arguments[-1] is Ellipsis:
+        return st.lists(of(arguments[0]), max_size=3, unique=True).map(sorted).map(tuple)
+    if arguments:
+        return st.tuples(*map(of, arguments))
+    if wanted is str:
+        return st.sampled_from(["conv2", "fc6", "toys", "a name", ""])
+    return {int: st.integers(-1, 300), float: st.floats(-0.1, 2) | st.integers(0, 90), bool: st.booleans()}[
+        wanted
+    ]
+
+
+def survives(path: str, value: Any) -> bool:
+    """Whether a field may have a value, which then is all that is different, also after JSON."""
+    try:
+        config = build(values(**{path: value}))
+    except ConfigError as error:
+        assert len(str(error).splitlines()) == 1
+        return False
+    assert operator.attrgetter(path.replace("__", "."))(config) == value
+    assert build(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    return True
+
+
+def test_any_field_may_change() -> None:
+    """Whatever does not survive JSON is complained of, in a line; nearly every field has another value."""
+    changed = set()
+    for path, wanted in fields(Config):
+        before = operator.attrgetter(path.replace("__", "."))(PAPER)
+
+        @settings(max_examples=10)
+        @given(of(wanted))
+        def change(value: Any, path: str = path, before: Any = before) -> None:
+            if survives(path, value) and value != before:
+                changed.add(path)
+
+        change()
+    assert len(changed) > 0.9 * len([*fields(Config)])
 
 
 def test_a_missing_field() -> None:
