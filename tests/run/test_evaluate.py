@@ -22,7 +22,7 @@ from alexnet_jax.run.loop import train
 from alexnet_jax.run.start import restore
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
-from tests.run.commands import lines, narrow, run
+from tests.run.commands import here, lines, narrow
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def workdir(trained: Path) -> Path:
 
 
 def evaluate(workdir: Path | str, data_dir: Path, *arguments: str) -> dict:
-    out, _ = run("evaluate", f"--workdir={workdir}", *arguments, data_dir=data_dir)
+    out, _ = here("evaluate", f"--workdir={workdir}", *arguments, data_dir=data_dir)
     return json.loads(out.splitlines()[-1])
 
 
@@ -51,6 +51,7 @@ def test_ten_views(workdir: Path, data_dir: Path) -> None:
     assert 0 < found["top5_error"] <= found["top1_error"] < 1
 
 
+@pytest.mark.usefixtures("half_optimised")
 def test_several_as_one(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
     """The probabilities of two runs, on meshes and with networks of their own, are averaged."""
     recipe = quickstart.get_config("half")
@@ -107,13 +108,13 @@ def test_data_that_is_cut_short(workdir: Path, data_dir: Path, tmp_path: Path) -
     copy = Workdir(str(tmp_path / "copy"))
     config = copy.read_config()
     copy.adopt(dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(tmp_path))))
-    _, err = run("evaluate", f"--workdir={copy.path}", data_dir=data_dir, code=REFUSED)
+    _, err = here("evaluate", f"--workdir={copy.path}", data_dir=data_dir, code=REFUSED)
     advice = f"alexnet_jax.prepare --dataset=toyshapes --size=72 --data_dir={tmp_path} --verify"
     assert err.endswith(f"{advice}\n") and len(err.splitlines()) == 1
 
 
 def test_prepare_says_what_is_there(data_dir: Path, workdir: Path) -> None:
     del workdir  # it made the data
-    out, _ = run("prepare", "--dataset=toyshapes", "--size=72", data_dir=data_dir)
+    out, _ = here("prepare", "--dataset=toyshapes", "--size=72", data_dir=data_dir)
     before = "already packed; delete its folder to pack anew: "
     assert out.startswith(f"{before}toyshapes: 4000 train, 1000 validation pictures, 10 classes; digest ")

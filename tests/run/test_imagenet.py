@@ -11,8 +11,9 @@ from alexnet_jax.run.loop import train
 from alexnet_jax.run.workdir import Workdir
 from configs import imagenet
 from tests.data.images import write_archives, write_folders
-from tests.run.commands import NARROW, lines, narrow, run
+from tests.run.commands import NARROW, here, lines, narrow
 
+pytestmark = pytest.mark.usefixtures("half_optimised")
 SIZE = ("--config.data.size=72", "--config.network.image_size=64")
 
 
@@ -27,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepare(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
     flags = ("--dataset=imagenet2012", "--size=72", "--processes=1", f"--tfds_dir={home / 'tfds'}")
-    return run("prepare", *flags, *arguments, data_dir=home, code=code)
+    return here("prepare", *flags, *arguments, data_dir=home, code=code)
 
 
 def test_from_archives_to_error_rates(home: Path) -> None:
@@ -41,12 +42,12 @@ def test_from_archives_to_error_rates(home: Path) -> None:
     assert out.splitlines()[-1] == f"next: python -m alexnet_jax.{next_command}"
     flags = ("--config=configs/imagenet.py", f"--workdir={home / 'run'}", *NARROW, *SIZE)
     short = ("--config.train.steps=30", "--config.train.log_every=10", "--config.evaluation.batch_size=16")
-    run("main", *flags, *short, data_dir=home)
+    here("main", *flags, *short, data_dir=home)
     final = lines(home / "run")[-1]
     assert (final["step"], final["split"]) == (30, "final")
     validations = [line["step"] for line in lines(home / "run") if line["split"] == "validation"]
     assert validations == [4, 8, 12, 15, 19, 23, 27, 30]  # after each epoch of 60 pictures in batches of 16
-    out, _ = run("evaluate", f"--workdir={home / 'run'}", data_dir=home)
+    out, _ = here("evaluate", f"--workdir={home / 'run'}", data_dir=home)
     found = json.loads(out.splitlines()[-1])
     assert (found["step"], found["images"]) == (30, 30)
     assert found["loss"] == pytest.approx(final["loss"], rel=1e-5)
