@@ -1,10 +1,10 @@
 """Sweeps: real ones, stopped and shared out; and how they take what can happen to a run."""
 
 import json
+import os
 import re
 import signal
-import subprocess
-import time
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from alexnet_jax.errors import (
 )
 from alexnet_jax.run import sweep
 from alexnet_jax.run.jobs import Job, deal, outcome, refuse, write_table
-from alexnet_jax.run.sweep import run_all
+from alexnet_jax.run.sweep import SweepReport, run_all
 from alexnet_jax.run.workdir import Workdir
-from tests.run.commands import NARROW, command, lines, run
+from tests.run.commands import NARROW, here, lines
 
+PYTHON = sys.executable
 QUICK = "--config=configs/quickstart.py"
 # ReLUs have no numbers after a step at this rate; tanh has.
 FLAGS = (
@@ -36,31 +37,56 @@ FLAGS = (
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
-def wait_for(path: Path, words: str, process: subprocess.Popen) -> None:
-    """Until a file holds some words."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if path.exists() and words in path.read_text():
-            return
-        time.sleep(0.01)
+# Stands for Python: a run that waits at its first step until it has been told to stop.
+WAITING = """
+import pathlib, runpy, sys, threading
+from alexnet_jax.run.guard import Guard
+from alexnet_jax.run.report import Report
+
+told, note, step = threading.Event(), Guard._note, Report.step
+
+def noted(*given):
+    note(*given)
+    told.set()
+
+def waiting(report, done):
+    step(report, done)
+    pathlib.Path(sys.argv[-1].removeprefix("--workdir="), "waiting").touch()
+    assert told.wait(300)
+
+Guard._note, Report.step = noted, waiting
+sys.argv = sys.argv[2:]
+runpy.run_module("alexnet_jax.main", run_name="__main__", alter_sys=True)
+"""
 
 
-def test_stopped_and_shared_out(data_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_stopped_and_shared_out(data_dir: Path, tmp_path: Path, printing: Path) -> None:
     """Two jobs at once, one of which is stopped: started again it goes on, then nothing is left to do."""
     root = tmp_path / "sweep"
     flags = (*FLAGS, f"--workdir={root}")
     tanh, paper = (root / variant / "seed-3" for variant in ("tanh", "paper"))
-    first, second = (command("sweep", *flags, f"--share={i}/2", data_dir=data_dir) for i in range(2))
-    wait_for(tanh / "log.txt", "\nrun  ", first)
-    first.send_signal(signal.SIGTERM)
-    _, err = first.communicate(timeout=120)
-    stopped = "stopped, 0 of 1 runs are done; the same command goes on\n"
-    assert (first.returncode, err) == (PREEMPTED, stopped)
-    out, err = second.communicate(timeout=120)
-    assert (second.returncode, err) == (0, "")
-    assert re.search(r"^1/1  paper, seed 3 +diverged  in \d\d:\d\d, 00:00 left$", out, re.MULTILINE), out
+    write_script(printing, f"exec {PYTHON} -c '{WAITING}' \"$@\"")
+    look, said = SweepReport.look, []
 
-    run("sweep", *flags, "--share=0/2", data_dir=data_dir)
+    def other_job(self: SweepReport, job: Job) -> None:
+        """Runs the other share once this one's run is under way, then stops this one."""
+        look(self, job)
+        if (tanh / "waiting").exists() and not said:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sweep.sys, "executable", PYTHON)
+                said.append("")
+                said[0], _ = here("sweep", *flags, "--share=1/2", data_dir=data_dir)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SweepReport, "look", other_job)
+        _, err = here("sweep", *flags, "--share=0/2", data_dir=data_dir, code=PREEMPTED)
+    assert err == "stopped, 0 of 1 runs are done; the same command goes on\n"
+    assert re.search(r"^1/1  paper, seed 3 +diverged  in \d\d:\d\d, 00:00 left$", said[0], re.MULTILINE), said
+
+    sweep.sys.executable = PYTHON
+    here("sweep", *flags, "--share=0/2", data_dir=data_dir)
     log = (tanh / "log.txt").read_text()
     assert "stopped and saved at step 1" in log and "resuming at step 1 of 3" in log
     assert "norms of gradients" in (paper / "diverged.txt").read_text()
@@ -73,10 +99,10 @@ def test_stopped_and_shared_out(data_dir: Path, tmp_path: Path) -> None:
         assert (config["seed"], config["network"]["activation"]) == (3, activation)
 
     before = [(path / "log.txt").read_text() for path in (tanh, paper)]
-    out, _ = run("sweep", *flags, data_dir=data_dir)
+    out, _ = here("sweep", *flags, data_dir=data_dir)
     assert "here   2 of them, 2 done before" in out and "started" not in out
     table = out[out.index("variant") :]
-    out, _ = run("sweep", *flags, "--table", data_dir=data_dir)
+    out, _ = here("sweep", *flags, "--table", data_dir=data_dir)
     assert "done before" not in out and out.strip() in table
     assert before == [(path / "log.txt").read_text() for path in (tanh, paper)]
     assert "paper    0 of 1, 1 diverged" in out
@@ -95,7 +121,7 @@ def test_stopped_and_shared_out(data_dir: Path, tmp_path: Path) -> None:
 def test_mistakes(arguments: list[str], message: str, tmp_path: Path) -> None:
     """In one line, and before anything runs."""
     root = tmp_path / "sweep"
-    _, err = run("sweep", QUICK, *arguments, f"--workdir={root}", data_dir=tmp_path, code=CONFIG)
+    _, err = here("sweep", QUICK, *arguments, f"--workdir={root}", data_dir=tmp_path, code=CONFIG)
     assert message in err and err.startswith("error: ") and len(err.splitlines()) == 1
     assert not root.exists()
 
@@ -266,7 +292,8 @@ def test_what_a_run_prints(jobs: list[Job], printing: Path, capsys: pytest.Captu
 def test_a_run_that_is_under_way(jobs: list[Job], printing: Path) -> None:
     """Of a job that was killed, for example: what it has started goes on alone, and must stay alone."""
     refuse(jobs)
-    write_script(printing, "sleep 10 &")
+    write_script(printing, "sleep 600 &", "echo $!")
     assert run_all(jobs[:1]) == 1
     with pytest.raises(RefusedError, match="paper, seed 5: another process is at it"):
         run_all(jobs)
+    os.kill(int((jobs[0].workdir.path / "log.txt").read_text().split()[-1]), signal.SIGKILL)
