@@ -304,9 +304,14 @@ def fuzz(
     return crashes
 
 
-def trial(target: Any, name: str) -> tuple[str, str]:
+def trial(target: Target, name: str) -> tuple[str, str]:
+    """`attempt` with what is drawn from a name."""
+    return attempt(target, random.Random(name))
+
+
+def attempt(target: Target, rng: random.Random) -> tuple[str, str]:
     """Whether it is taken or refused, or else what was raised, and what is known of that."""
-    steps = target(random.Random(name))
+    steps = target(rng)
     given = next(steps)
     signal.signal(signal.SIGALRM, overdue)
     signal.alarm(SECONDS)

@@ -19,6 +19,7 @@ from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run import loop
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
+from tests.learning.conftest import optimise
 from tests.learning.poison import poison
 from tests.run.commands import NARROW, here, lines, narrow
 from tests.run.programs import share_programs, train_here
@@ -36,7 +37,9 @@ def config(data_dir: Path) -> Config:
 @pytest.fixture(scope="module")
 def train_step(config: Config) -> TrainStep:
     """Traced by the first test, with what that has poisoned."""
-    return make_train_step(config, make_mesh(1, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        optimise(patch, 0)
+        return make_train_step(config, make_mesh(1, 2))
 
 
 @pytest.mark.parametrize("step", [1, 8, 12, 13, 16])

@@ -3,16 +3,20 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from alexnet_jax.errors import COMPLETE, REFUSED
-from tests.run.commands import NARROW, command, lines, train
+from alexnet_jax.config import Config
+from alexnet_jax.errors import RefusedError
+from alexnet_jax.run import loop
+from configs import quickstart
+from tests.run.commands import lines, narrow
+from tests.run.programs import share_programs, train_here
 
-FLAGS = ("--config.train.steps=40", "--config.train.log_every=5", "--config.checkpoint.every_steps=11")
-FLAGS += ("--config.evaluation.every_epochs=9",)
+pytestmark = pytest.mark.slow  # as root alone may mount
 
 
 @pytest.fixture
@@ -27,6 +31,11 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
+@pytest.fixture(autouse=True)
+def _programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_programs(monkeypatch)
+
+
 def fill(path: Path, but: int) -> None:
     """Leaves so many bytes."""
     left = os.statvfs(path)
@@ -34,45 +43,74 @@ def fill(path: Path, but: int) -> None:
         filler.write(bytes(left.f_bavail * left.f_frsize - but))
 
 
-def test_no_room_for_a_line(small: Path, tmp_path: Path, data_dir: Path) -> None:
+def config(data_dir: Path, steps: int, when_full: str = "go_on", evaluated: float = 9) -> Config:
+    sections = {"train": {"log_every": 5}, "evaluation": {"every_epochs": evaluated}}
+    sections["checkpoint"] = {"every_steps": 11, "when_full": when_full}
+    return narrow(quickstart.get_config(), data_dir, steps, **sections)
+
+
+def before_steps(monkeypatch: pytest.MonkeyPatch, todo: dict[int, Callable[[], None]]) -> None:
+    advance = loop.Run.advance
+
+    def look(self: loop.Run, done: int, batch: Any) -> None:
+        if done in todo:
+            todo[done]()
+        advance(self, done, batch)
+
+    monkeypatch.setattr(loop.Run, "advance", look)
+
+
+def test_no_room_for_a_line(
+    small: Path,
+    tmp_path: Path,
+    data_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A disk that is full for a while, in the middle of a run: nothing is missing in the end."""
-    flags = (*FLAGS[1:], "--config.train.steps=400", "--config.evaluation.every_epochs=0.2")
-    train(tmp_path / "whole", *flags, data_dir=data_dir)
-    everything = ("--config=configs/quickstart.py", f"--workdir={small / 'run'}", *NARROW, *flags)
-    process = command("main", *everything, data_dir=data_dir)
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if " 20/400" in line:
-            fill(small, but=0)
-        if " 200/400" in line and (small / "filler").exists():
-            assert lines(small / "run")[-1]["step"] < 200  # some fit into what the file had already
-            (small / "filler").unlink()
-    _, err = process.communicate(timeout=100)
-    assert (process.returncode, err) == (COMPLETE, "")
-    out = "".join(said)
+    wanted, run = config(data_dir, 200, evaluated=0.2), small / "run"
+    train_here(wanted, tmp_path / "whole")
+    written = []
+
+    def free() -> None:
+        written.append(lines(run)[-1]["step"])
+        (small / "filler").unlink()
+
+    before_steps(monkeypatch, {22: lambda: fill(small, but=0), 175: free})
+    capsys.readouterr()
+    train_here(wanted, run)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert written[0] < 170  # some fit into what the file had already
     assert "not saved: step 100 needs 1 MiB" in out
     assert out.count("not written for TensorBoard: ") == 1, out
-    assert lines(small / "run") == lines(tmp_path / "whole")
+    assert lines(run) == lines(tmp_path / "whole")
 
 
-def test_no_room_for_a_checkpoint(small: Path, data_dir: Path) -> None:
+def test_no_room_for_a_checkpoint(small: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says so each time and goes on; what it had learnt is not complete; once there is room it is."""
-    train(small / "run", *FLAGS, "--config.train.steps=10", data_dir=data_dir)
+    run = small / "run"
+
+    def refused(wanted: Config, words: str) -> tuple[str, str]:
+        capsys.readouterr()
+        with pytest.raises(RefusedError) as error:
+            train_here(wanted, run)
+        found = re.fullmatch(words, str(error.value))
+        assert found, error.value
+        return capsys.readouterr().out, found
+
+    train_here(config(data_dir, 10), run)
     fill(small, but=600 * 1024)
-    out, err = train(small / "run", *FLAGS, data_dir=data_dir, code=REFUSED)
     words = r"step (\d+) needs \d MiB below .*/checkpoints, where 0 MiB are free"
+    out, _ = refused(config(data_dir, 40), words)
     assert re.findall(f"^not saved: {words}$", out, re.MULTILINE) == ["20", "30", "40"]
-    assert re.fullmatch(f"error: {words}\n", err)
-    assert [path.name for path in (small / "run" / "checkpoints").iterdir()] == ["10"]
-    flags = (*FLAGS, "--config.checkpoint.when_full=end")
-    out, err = train(small / "run", *flags, data_dir=data_dir, code=REFUSED)
-    assert " 20/40" in out and " 25/40" not in out and "not saved" not in out
-    assert re.fullmatch(f"error: {words}\n", err)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["10"]
+    out, found = refused(config(data_dir, 40, "end"), words)
+    assert found[1] == "20" and "not saved" not in out
     fill(small, but=0)
-    _, err = train(small / "run", *FLAGS, data_dir=data_dir, code=REFUSED)
-    assert re.fullmatch("error: .*No space left on device.*\n", err)
+    refused(config(data_dir, 40), ".*No space left on device.*")
     (small / "filler").unlink()
-    out, _ = train(small / "run", *FLAGS, data_dir=data_dir)
-    assert "resuming at step 10 of 40" in out
-    assert lines(small / "run")[-1]["split"] == "final"
+    capsys.readouterr()
+    train_here(config(data_dir, 40), run)
+    assert "resuming at step 10 of 40" in capsys.readouterr().out
+    assert lines(run)[-1]["split"] == "final"

@@ -1,23 +1,29 @@
 """Two hosts with addresses of their own: one run, also over a wire that is cut while it trains."""
 
 import contextlib
-import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.run.commands import NARROW, ROOT, check_alike, run
+from configs import quickstart
+from tests.run.commands import NARROW, ROOT, STARTED, check_alike, narrow
+from tests.run.disturbed import wait_until_stopped
 from tests.run.hosts_apart import Hosts, hosts_apart, missing
+from tests.run.programs import train_here
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there are network namespaces")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "there are network namespaces"),
+]
 
 FLAGS = (
     *("--config=configs/quickstart.py", *NARROW, "--config.mesh.data=1", "--config.mesh.tower=2"),
-    *("--config.train.steps=120", "--config.train.log_every=5", "--config.checkpoint.every_steps=11"),
+    *("--config.train.steps=40", "--config.train.log_every=5", "--config.checkpoint.every_steps=11"),
+    *("--coordinator_address=east:8476", "--num_processes=2", "--config.mesh.cpu_devices=1"),
 )
 
 
@@ -31,47 +37,42 @@ def hosts() -> Iterator[Hosts]:
         yield found
 
 
-def start(hosts: Hosts, workdir: Path, data_dir: Path) -> list[subprocess.Popen]:
+def start(hosts: Hosts, *words: str) -> list[subprocess.Popen]:
     """The pair of towers with one on each host."""
-    joins = ("--coordinator_address=east:8476", "--num_processes=2", "--config.mesh.cpu_devices=1")
-    return [
+    started = [
         subprocess.Popen(
-            hosts.words(
-                host,
-                *(sys.executable, "-m", "alexnet_jax.main", *FLAGS, *joins),
-                *(f"--process_id={host}", f"--workdir={workdir}"),
-            ),
+            hosts.words(host, sys.executable, "-m", *words, f"--process_id={host}"),
             cwd=ROOT,
-            env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         for host in range(2)
     ]
+    STARTED.extend(started)
+    return started
 
 
 def test_the_wire_is_cut(hosts: Hosts, tmp_path: Path, data_dir: Path) -> None:
-    """Both end within a minute; started again they end where one process ends."""
-    workdir = tmp_path / "apart"
-    started = start(hosts, workdir, data_dir)
-    end = time.monotonic() + 200
-    while not any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*")):
-        assert time.monotonic() < end and all(one.poll() is None for one in started)
-        time.sleep(0.05)
+    """Both end by themselves; started again they end where one process ends."""
+    workdir, alone = tmp_path / "apart", tmp_path / "alone"
+    words = ("alexnet_jax.main", *FLAGS, f"--workdir={workdir}", f"--config.data.dir={data_dir}")
+    # One of them stands still while the wire is cut.
+    soon = ("tests.run.disturbed", "1:step@24=STOP", "-m", *words, "--config.limits.heartbeat=10")
+    started = start(hosts, *soon)
+    wait_until_stopped(started[1])
     hosts.cut()
-    cut = time.monotonic()
+    started[1].send_signal(signal.SIGCONT)
     for one in started:
-        one.communicate(timeout=100)
-        assert one.returncode not in (0, None)
-    assert time.monotonic() - cut < 60
+        out, _ = one.communicate(timeout=300)
+        assert one.returncode not in (0, None), out
     hosts.mend()
-    for one in (again := start(hosts, workdir, data_dir)):
-        out, _ = one.communicate(timeout=200)
+    for one in (again := start(hosts, *words)):
+        out, _ = one.communicate(timeout=300)
         assert one.returncode == 0, out
         if one is again[0]:
             assert "hosts  2 processes, process 0 at east:8476 (flags)" in out
-            assert "resuming at step" in out
-    alone = tmp_path / "alone"
-    run("main", *FLAGS, "--config.mesh.cpu_devices=2", f"--workdir={alone}", data_dir=data_dir)
+            assert "resuming at step 20 of 40" in out
+    sections = {"train": {"log_every": 5}, "checkpoint": {"every_steps": 11}}
+    train_here(narrow(quickstart.get_config(), data_dir, 40, **sections), alone)
     check_alike(workdir, alone)

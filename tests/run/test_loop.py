@@ -137,7 +137,7 @@ def test_how_far_ahead_of_the_disk(data_dir: Path, tmp_path: Path, monkeypatch: 
     advance, wait, commit = loop.Run.advance, Checkpoints.wait, atomicity.on_commit_callback
 
     async def late(*given: Any, **named: Any) -> None:
-        waited.wait()  # until somebody waits for it
+        waited.wait(60)  # until somebody waits for it, as somebody must
         await commit(*given, **named)
 
     def let(self: Checkpoints) -> None:

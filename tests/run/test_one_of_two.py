@@ -1,33 +1,18 @@
 """One of two processes stands still, is killed, or cannot write: what happens to both."""
 
-import os
 import re
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+import pytest
 
 from alexnet_jax.errors import BUG, COMPLETE, LOST
 from tests.run.commands import NARROW, ROOT, STARTED
 
-STUCK = 15
-# The command, but for one process, which falls asleep at step 6.
-SLEEPER = """
-import sys, time
-from alexnet_jax import main
-from alexnet_jax.run import loop, processes
+pytestmark = pytest.mark.slow
 
-advance = loop.Run.advance
-
-def fall_asleep(self, done, batch):
-    if done == 6 and "--process_id=1" in sys.argv:
-        time.sleep(1e6)
-    advance(self, done, batch)
-
-loop.Run.advance = fall_asleep
-processes.run(main.main)
-"""
 # The command, but one process may write no file of more than 1000 bytes while step 10 is saved.
 LIMITED = """
 import resource, sys
@@ -46,69 +31,58 @@ def limited(self, done):
 loop.Run.save = limited
 processes.run(main.main)
 """
+GONE = r"^error: another process is gone \(.+\); start all processes again$"
 
 
-def two(program: str, workdir: Path, data_dir: Path, *flags: str) -> list[subprocess.Popen]:
-    """Two processes that are one run."""
+def two(program: tuple[str, ...], workdir: Path, data_dir: Path, *flags: str) -> tuple[list[int], list[str]]:
+    """Two processes that are one run: their exit codes, and what they printed and complained of."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"--coordinator_address=localhost:{free.getsockname()[1]}"
     flags = ("--config=configs/quickstart.py", f"--workdir={workdir}", *NARROW, address, *flags)
-    flags += ("--num_processes=2", "--config.mesh.cpu_devices=1")
+    flags += ("--num_processes=2", "--config.mesh.cpu_devices=1", f"--config.data.dir={data_dir}")
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", program, *flags, f"--process_id={i}"],
+            [sys.executable, *program, *flags, f"--process_id={i}"],
             cwd=ROOT,
-            env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         for i in range(2)
     ]
     STARTED.extend(started)
-    return started
+    said = [process.communicate(timeout=300)[0] for process in started]
+    return [process.returncode for process in started], said
+
+
+def disturbed(word: str) -> tuple[str, ...]:
+    return ("-m", "tests.run.disturbed", word, "-m", "alexnet_jax.main")
 
 
 def test_one_that_sleeps(data_dir: Path, tmp_path: Path) -> None:
-    """It says where it stands, and ends with 1 soon after the limit; so does the other, who has lost it."""
-    flags = ("--config.train.log_every=1", f"--config.limits.stuck={STUCK}")
-    started = two(SLEEPER, tmp_path, data_dir, *flags)
-    for line in started[0].stdout:
-        if " 4/" in line:
-            break
-    began = time.monotonic()
-    said = [process.communicate(timeout=100)[1] for process in started]
-    assert STUCK - 5 < time.monotonic() - began < STUCK + 15
-    assert [process.returncode for process in started] == [LOST, BUG], said
+    """It says where it stands, and ends with 1 after the limit; so does the other, who has lost it."""
+    codes, said = two(disturbed("1:step@6=SLEEP"), tmp_path, data_dir, "--config.limits.stuck=15")
+    assert codes == [LOST, BUG], said
     assert "Timeout (0:00:15)!" in said[1]
-    assert "in fall_asleep" in said[1]
-    assert re.search(r"^error: another process is gone \(.+\); start all processes again$", said[0], re.M)
+    assert "in strike" in said[1]
+    assert re.search(GONE, said[0], re.MULTILINE)
     assert "Traceback" not in said[0]
 
 
 def test_one_that_is_killed(data_dir: Path, tmp_path: Path) -> None:
     """The other hears of it at once, or when a sign of life does not come."""
-    command = "from alexnet_jax import main; from alexnet_jax.run import processes; processes.run(main.main)"
-    started = two(command, tmp_path, data_dir, "--config.train.log_every=1", "--config.limits.heartbeat=10")
-    for line in started[0].stdout:
-        if " 4/" in line:
-            break
-    started[1].kill()
-    began = time.monotonic()
-    _, err = started[0].communicate(timeout=100)
-    assert time.monotonic() - began < 20
-    assert started[0].returncode == LOST, err
-    assert re.search(r"^error: another process is gone \(.+\); start all processes again$", err, re.M)
-    assert "Traceback" not in err
+    codes, said = two(disturbed("1:step@6=KILL"), tmp_path, data_dir, "--config.limits.heartbeat=10")
+    assert codes == [LOST, -9], said
+    assert re.search(GONE, said[0], re.MULTILINE)
+    assert "Traceback" not in said[0]
 
 
 def test_one_that_cannot_write(data_dir: Path, tmp_path: Path) -> None:
     """All hear of it, go on, and save the next one."""
     flags = ("--config.train.steps=30", "--config.checkpoint.every_steps=11")
-    started = two(LIMITED, tmp_path, data_dir, *flags)
-    said = [process.communicate(timeout=200) for process in started]
-    assert [process.returncode for process in started] == [COMPLETE, COMPLETE], said
-    found = re.findall(r"^not saved: (.*)$", said[0][0], re.M)
+    codes, said = two(("-c", LIMITED), tmp_path, data_dir, *flags)
+    assert codes == [COMPLETE, COMPLETE], said
+    found = re.findall(r"^not saved: (.*)$", said[0], re.M)
     assert found == ["step 10 could not be saved: not every process has written its part within 10 s"]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["20", "30"]

@@ -3,46 +3,45 @@
 import dataclasses
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from alexnet_jax.data.batches import open_packed
-from alexnet_jax.errors import PREEMPTED, REFUSED
+from alexnet_jax.config import Config
+from alexnet_jax.errors import PREEMPTED, REFUSED, ConfigError, RefusedError
 from alexnet_jax.mesh import make_mesh
+from alexnet_jax.run.cluster import Cluster
 from alexnet_jax.run.evaluation import Member
-from alexnet_jax.run.loop import train
+from alexnet_jax.run.preflight import preflight
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
-from tests.run.commands import NARROW, ROOT, check_alike, end, lines, narrow, run
+from tests.run.commands import NARROW, ROOT, STARTED, check_alike, lines, narrow
+from tests.run.disturbed import launcher, python
+from tests.run.programs import train_here
 
-QUICK = "--config=configs/quickstart.py"
-SHORT = (QUICK, *NARROW, "--config.train.steps=8", "--config.train.log_every=1")
-IN_BLOCKS = "--config.train.blocks=4"
+SHORT = ("--config=configs/quickstart.py", *NARROW, "--config.train.log_every=1")
 
 
-def start(processes: int, *flags: str, data_dir: Path) -> subprocess.Popen:
-    """launch/processes.py N FLAGS"""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "launch" / "processes.py"), str(processes), *flags],
-        env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
+def together(
+    processes: int, workdir: Path, *flags: str, words: tuple[str, ...] = (), data_dir: Path, code: int = 0
+) -> str:
+    """launch/processes.py N FLAGS, disturbed."""
+    workdir.mkdir(exist_ok=True)
+    flags = (*SHORT, *flags, f"--workdir={workdir}", f"--config.data.dir={data_dir}")
+    started = subprocess.Popen(
+        launcher(python(workdir, *words), processes, *flags),
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def together(processes: int, *flags: str, data_dir: Path, code: int = 0) -> str:
-    started = start(processes, *flags, data_dir=data_dir)
-    try:
-        out, _ = started.communicate(timeout=400)
-    finally:
-        end(started)
+    STARTED.append(started)
+    out, _ = started.communicate(timeout=400)
     assert started.returncode == code, out
     return out
 
@@ -52,127 +51,123 @@ def mesh(data: int, tower: int, devices: int) -> tuple[str, ...]:
     return tuple(f"--config.mesh.{name}={size}" for name, size in sizes.items())
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("processes")
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def four(home: Path, data_dir: Path) -> Path:
-    """Four processes with two devices each: 4 x 2."""
-    out = together(4, *SHORT, IN_BLOCKS, *mesh(0, 0, 2), f"--workdir={home / 'four'}", data_dir=data_dir)
+@pytest.mark.slow
+def test_four_processes(tmp_path: Path, data_dir: Path) -> None:
+    """With two devices each, 4 x 2: to the last bit as on one device, which can read what they have saved."""
+    four, one = tmp_path / "four", tmp_path / "one"
+    flags = ("--config.train.steps=8", "--config.train.blocks=4", *mesh(0, 0, 2))
+    out = together(4, four, *flags, data_dir=data_dir)
     assert "[0] hosts  4 processes, process 0 at localhost:" in out
     assert all(line.startswith("[0]") for line in out.splitlines() if "train" in line or "conv1" in line)
     assert "[0] chosen 4 x 2 (data x tower): the widest tower axis" in out
-    assert re.search(r"^\[0\]       8/8  train  .*  epoch 0\.03  waiting \d+ %  memory ", out, re.MULTILINE)
-    assert [line[:20] for line in out.splitlines() if "] result " in line or "] next " in line] == [
-        "[0] result    step  ",
-        "[0] next   python -m",
-    ]
-    return home / "four"
-
-
-def test_four_processes(four: Path, home: Path, data_dir: Path) -> None:
-    """To the last bit as on one device."""
-    recipe, one = quickstart.get_config(), home / "one"
-    config = narrow(recipe, data_dir, 8, train={"log_every": 1, "blocks": 4})
-    train(config, Workdir(str(one)), open_packed(config.data, 10), make_mesh(1, 1))
+    train_here(narrow(quickstart.get_config(), data_dir, 8, train={"log_every": 1, "blocks": 4}), one, 1, 1)
     check_alike(four, one, 0)
     assert sum("tfevents" in path.name for path in four.iterdir()) == 1
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (4, 2)], ids=str)
-def test_what_four_have_saved(shape: tuple[int, int], four: Path, data_dir: Path) -> None:
-    """Is restored on one, two and eight devices of one process."""
     workdir = Workdir(str(four))
-    config = workdir.read_config()
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(data_dir)))
-    found, logged = Member(workdir, config, make_mesh(*shape), None).evaluate(), lines(four)[-1]
-    assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
-    assert found["top1_error"] == pytest.approx(logged["top1_error"], abs=1e-3)
+    for shape in ((1, 1), (1, 2), (4, 2)):
+        found = Member(workdir, workdir.read_config(), make_mesh(*shape), None).evaluate()
+        logged = lines(four)[-1]
+        assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
+        assert found["top1_error"] == pytest.approx(logged["top1_error"], abs=1e-3)
 
 
-def test_one_is_told_to_stop(home: Path, data_dir: Path) -> None:
+@pytest.mark.slow
+def test_one_is_told_to_stop(tmp_path: Path, data_dir: Path) -> None:
     """A pair in two processes: both stop and save at the same step; started again they end where one ends.
 
     It is told after an evaluation, and while a checkpoint is being written: Orbax could ask JAX in between.
+    Of what is saved then a file is lost that only one of them reads: both go on from the checkpoint before.
     """
-    flags = (*SHORT, "--config.train.steps=60", "--config.checkpoint.every_steps=10")
+    flags = ("--config.train.steps=40", "--config.checkpoint.every_steps=10", *mesh(1, 2, 1))
     flags += ("--config.evaluation.every_epochs=0.04", "--config.evaluation.batch_size=200")
-    workdir, alone = home / "apart", home / "alone"
-    started = start(2, *flags, *mesh(1, 2, 1), f"--workdir={workdir}", data_dir=data_dir)
-    log, deadline = workdir / "metrics.jsonl", time.monotonic() + 300
-    while started.poll() is None and time.monotonic() < deadline:
-        evaluated = log.exists() and "validation" in log.read_text()
-        if evaluated and any((workdir / "checkpoints").glob("*tmp*")):
-            break
-        time.sleep(0.001)
-    listed = subprocess.run(["pgrep", "-P", str(started.pid)], capture_output=True, text=True, check=True)
-    os.kill(int(listed.stdout.split()[-1]), signal.SIGTERM)  # one of the two
-    out, _ = started.communicate(timeout=300)
-    assert started.returncode == PREEMPTED, out
+    workdir, alone = tmp_path / "apart", tmp_path / "alone"
+    words = ("1:saving@18=TERM",)
+    out = together(2, workdir, *flags, words=words, data_dir=data_dir, code=PREEMPTED)
     stopped = re.findall(r"stopped and saved at step (\d+); to go on: start all processes again", out)
-    assert len(set(stopped)) == 1, out
-    out = together(2, *flags, *mesh(1, 2, 1), f"--workdir={workdir}", data_dir=data_dir)
-    assert "resuming at step" in out
-    run("main", *flags, *mesh(1, 2, 2), f"--workdir={alone}", data_dir=data_dir)
-    check_alike(workdir, alone)
-    assert [line["step"] for line in lines(workdir) if line["split"] == "train"] == list(range(1, 61))
-    # Of the last checkpoint a file is lost that only one of them reads: both go on from the one before.
-    newest = workdir / "checkpoints" / "60"
+    assert len(stopped) == 2 and len(set(stopped)) == 1, out
+    newest = workdir / "checkpoints" / stopped[0]
     for file in (newest / "arrays" / "ocdbt.process_1" / "d").iterdir():
         file.unlink()
-    longer = (*flags, "--config.train.steps=62")
-    out = together(2, *longer, *mesh(1, 2, 1), f"--workdir={workdir}", data_dir=data_dir)
+    before = max(int(path.name) for path in newest.parent.iterdir() if int(path.name) < int(stopped[0]))
+    out = together(2, workdir, *flags, data_dir=data_dir)
     assert out.count(f"passed over: {newest} is damaged (") == 1
-    assert "resuming at step 54 of 62" in out
+    assert f"resuming at step {before} of 40" in out
+    sections = {"checkpoint": {"every_steps": 10}, "evaluation": {"every_epochs": 0.04, "batch_size": 200}}
+    train_here(narrow(quickstart.get_config(), data_dir, 40, train={"log_every": 1}, **sections), alone)
+    check_alike(workdir, alone)
+    assert [line["step"] for line in lines(workdir) if line["split"] == "train"] == list(range(1, 41))
+
+
+def longer(config: Config) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2.0))
+
+
+def unknown(config: Config) -> Config:
+    raise ConfigError(f"unknown field beside {config.train.epochs}")
 
 
 @pytest.mark.parametrize(
-    ("flag", "words"),
+    ("other", "words"),
     [
-        ("--config.train.epochs=2", ": its config has train.epochs=2.0, not 1.0"),
-        (
-            "--config.train.epoch=2",
-            ": unknown field config.train.epoch; the nearest name is config.train.epochs",
-        ),
+        (longer, " differs from process 0 on .*: its config has train.epochs=2.0, not 1.0"),
+        (unknown, ": unknown field beside 1.0"),
     ],
 )
-def test_hosts_that_differ(flag: str, words: str, home: Path, data_dir: Path) -> None:
-    """One with its own idea of the length: both refuse, in the same line."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"--coordinator_address=localhost:{free.getsockname()[1]}"
-    flags = (*SHORT, *mesh(2, 2, 2), f"--workdir={home / 'differ'}", address, "--num_processes=2")
-    flags += ("--config.train.epochs=1",)
+def test_hosts_that_differ(
+    other: Callable[[Config], Config], words: str, tmp_path: Path, data_dir: Path
+) -> None:
+    """One with its own idea of the length, or with none: both hear the same."""
+    config = narrow(quickstart.get_config(), data_dir, 0, train={"epochs": 1.0})
+    address, said = f"localhost:{free_port()}", ["", ""]
+
+    def compare(process: int) -> None:
+        cluster = Cluster(address, 2, process, None, "flags")
+        try:
+            preflight(cluster, Workdir(str(tmp_path)), lambda: other(config) if process else config, 300)
+        except RefusedError as error:
+            said[process] = str(error)
+
+    threads = [threading.Thread(target=compare, args=(process,)) for process in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said[0] == said[1]
+    assert re.fullmatch(f"process 1 on [^ ]+{words}", said[0])
+
+
+@pytest.mark.slow
+def test_commands_that_differ(tmp_path: Path, data_dir: Path) -> None:
+    """Both refuse, in the same line."""
+    address = f"--coordinator_address=localhost:{free_port()}"
+    flags = (*SHORT, *mesh(2, 2, 2), f"--workdir={tmp_path}", address, "--num_processes=2")
+    flags += ("--config.train.epochs=1", f"--config.data.dir={data_dir}")
     started = [
         subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "alexnet_jax.main",
-                *flags,
-                f"--process_id={i}",
-                *([flag] if i else []),
-            ],
+            [sys.executable, "-m", "alexnet_jax.main", *flags, f"--process_id={process}", *own],
             cwd=ROOT,
-            env=os.environ | {"ALEXNET_DATA_DIR": str(data_dir)},
+            env=os.environ,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for i in range(2)
+        for process, own in enumerate(([], ["--config.train.epoch=2"]))
     ]
+    STARTED.extend(started)
     # On a busy machine there are lines before it, of who waits for whom.
-    said = {process.communicate(timeout=200)[1].splitlines()[-1] for process in started}
+    said = {process.communicate(timeout=400)[1].splitlines()[-1] for process in started}
     assert [process.returncode for process in started] == [REFUSED, REFUSED]
     assert len(said) == 1, said
-    [line] = said
-    assert line.startswith("error: process 1 on ")
-    assert line.endswith(words)
+    assert re.match("error: process 1 on .*: unknown field config.train.epoch; ", said.pop())
 
 
-def test_a_mesh_that_leaves_one_without_work(home: Path, data_dir: Path) -> None:
-    flags = (*SHORT, *mesh(1, 2, 2), f"--workdir={home / 'idle'}")
-    out = together(2, *flags, data_dir=data_dir, code=REFUSED)
+@pytest.mark.slow
+def test_a_mesh_that_leaves_one_without_work(tmp_path: Path, data_dir: Path) -> None:
+    out = together(2, tmp_path, *mesh(1, 2, 2), data_dir=data_dir, code=REFUSED)
     words = "mesh 1 x 2 (data x tower) leaves process 1 without work: the processes have 2, 2 devices"
-    assert all(f"[{i}] error: {words}" in out for i in range(2)), out
+    assert all(f"[{process}] error: {words}" in out for process in range(2)), out

@@ -1,22 +1,31 @@
 """A run that was interrupted ends bitwise where an undisturbed one does."""
 
-import dataclasses
 import re
-import signal
 import subprocess
-import threading
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
+from alexnet_jax.config import Config
 from alexnet_jax.errors import PREEMPTED, STOPPED
-from tests.run.commands import NARROW, command, lines, train
+from configs import quickstart
+from tests.run.commands import NARROW, ROOT, STARTED, lines, narrow
+from tests.run.programs import share_programs, train_here
 
-EVERY = ("--config.train.log_every=2", "--config.checkpoint.every_steps=12")
+SECTIONS = {
+    "train": {"log_every": 2},
+    "checkpoint": {"every_steps": 6},
+    "evaluation": {"every_epochs": 0.04},  # 10 steps
+}
+# As many devices as this process has: their number says on how many threads each sums.
+MESH = ("--config.mesh.cpu_devices=8", "--config.mesh.data=1", "--config.mesh.tower=2")
+FLAGS = tuple(
+    f"--config.{name}.{key}={x}" for name, changes in SECTIONS.items() for key, x in changes.items()
+)
 
 
 def saved(workdir: Path, step: int) -> dict[str, np.ndarray]:
@@ -41,104 +50,83 @@ def saved(workdir: Path, step: int) -> dict[str, np.ndarray]:
     return flat
 
 
-def assert_same_arrays(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
-    assert left.keys() == right.keys()
-    assert len(left) == 1 + 2 * 16 + 4, sorted(left)
-    for name, value in left.items():
-        assert value.tobytes() == right[name].tobytes(), name
+def assert_same(found: Path, wanted: Path, step: int) -> None:
+    """All that is saved, and every line but for the clock's."""
+    ours, theirs = saved(found, step), saved(wanted, step)
+    assert ours.keys() == theirs.keys()
+    assert len(theirs) == 1 + 2 * 16 + 4, sorted(theirs)
+    for name, value in theirs.items():
+        assert value.tobytes() == ours[name].tobytes(), name
+    assert lines(found) == lines(wanted)
+    assert [line["step"] for line in lines(found) if line["split"] == "train"] == list(range(2, step + 1, 2))
+    assert lines(found)[-1]["split"] == "final"
 
 
-def test_twelve_and_eight_are_twenty(data_dir: Path, tmp_path: Path) -> None:
-    """20 steps against 12 and then 8 in a new process: parameters, momentum, logged losses."""
-    train(tmp_path / "whole", *EVERY, "--config.train.steps=20", data_dir=data_dir)
-    train(tmp_path / "parts", *EVERY, "--config.train.steps=12", data_dir=data_dir)
-    out, _ = train(tmp_path / "parts", *EVERY, "--config.train.steps=20", data_dir=data_dir)
-    assert "resuming at step 12 of 20" in out
-    assert_same_arrays(saved(tmp_path / "whole", 20), saved(tmp_path / "parts", 20))
-    whole, parts = (
-        [line for line in lines(tmp_path / name) if line["split"] == "train"] for name in ("whole", "parts")
-    )
-    assert whole == parts
-    assert [line["step"] for line in whole] == list(range(2, 21, 2))
-    assert lines(tmp_path / "parts")[-1]["split"] == "final"
+def disturb(workdir: Path, data_dir: Path, steps: int, *words: str) -> tuple[int, str, str]:
+    """Starts a run whose process disturbs itself: its exit code, and what it said."""
+    flags = ("--config=configs/quickstart.py", *NARROW, *MESH, *FLAGS, f"--config.train.steps={steps}")
+    flags += (f"--workdir={workdir}", f"--config.data.dir={data_dir}")
+    words = [sys.executable, "-m", "tests.run.disturbed", *words, "-m", "alexnet_jax.main", *flags]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    STARTED.append(process)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
 
 
-FLAGS = ("--config.train.steps=300", "--config.train.log_every=7", "--config.evaluation.every_epochs=0.5")
+@pytest.fixture(autouse=True)
+def _programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_programs(monkeypatch)
 
 
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    """When a run is disturbed, by what, and what it must say then."""
-
-    has_come: Callable[[Path, str], bool]  # given its folder and what it has printed
-    number: signal.Signals
-    words: str
+def config(data_dir: Path, steps: int) -> Config:
+    return narrow(quickstart.get_config(), data_dir, steps, **SECTIONS)
 
 
-def logged(step: int) -> Callable[[Path, str], bool]:
-    def has_come(path: Path, _: str) -> bool:
-        return (path / "metrics.jsonl").exists() and any(line["step"] >= step for line in lines(path))
-
-    return has_come
-
-
-def is_saving(path: Path, out: str) -> bool:
-    return "run  " in out and any(path.glob("checkpoints/*tmp*"))  # what the killed one left is gone by then
-
-
-MOMENTS = (
-    Moment(lambda _, out: "hosts" in out, signal.SIGTERM, "stopped, with nothing to save: the same"),
-    Moment(lambda _, out: "run  " in out, signal.SIGTERM, "stopped and saved at step 1;"),  # it compiles
-    Moment(logged(7), signal.SIGINT, "stopped and saved at step"),
-    Moment(logged(145), signal.SIGKILL, ""),
-    Moment(is_saving, signal.SIGTERM, "stopped and saved at step"),
-)
-
-
-def interrupt(process: subprocess.Popen, workdir: Path, moment: Moment) -> str:
-    """Sends a signal when its moment has come; what the process complained of."""
-    said = []
-    listener = threading.Thread(target=lambda: said.extend(iter(process.stdout.readline, "")))
-    listener.start()
-    deadline = time.monotonic() + 120
-    while (
-        process.poll() is None and time.monotonic() < deadline and not moment.has_come(workdir, "".join(said))
-    ):
-        time.sleep(0.001)
-    process.send_signal(moment.number)
-    process.wait(timeout=120)
-    listener.join()
-    with process.stdout, process.stderr:
-        return process.stderr.read()
-
-
-def test_interrupted(data_dir: Path, tmp_path: Path) -> None:
-    """By Ctrl-C, TERM and kill -9: starting, compiling, learning, saving; started again each time."""
+def test_killed_while_it_saves(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """10 steps to the end; 20 in a new process, killed before what it saves of step 18 is named; on to 20."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(whole, *FLAGS, data_dir=data_dir)
-    flags = (*FLAGS, "--config.checkpoint.every_steps=40")
-    everything = ("--config=configs/quickstart.py", f"--workdir={parts}", *NARROW, *flags)
-    for moment in MOMENTS:
-        process = command("main", *everything, data_dir=data_dir)
-        err = interrupt(process, parts, moment)
-        killed = moment.number == signal.SIGKILL
-        assert process.returncode == (-moment.number if killed else PREEMPTED), err
-        assert moment.words in err
+    train_here(config(data_dir, 20), whole)
+    train_here(config(data_dir, 10), parts)
+    code, out, err = disturb(parts, data_dir, 20, "saving@18=KILL")
+    assert (code, err) == (-9, "")
+    assert "resuming at step 10 of 20" in out
+    assert [path for path in (parts / "checkpoints").glob("18*") if path.name != "18"]
+    assert not (parts / "checkpoints" / "18").exists()
+    newest = max(int(path.name) for path in (parts / "checkpoints").iterdir() if path.name.isdecimal())
+    capsys.readouterr()
+    train_here(config(data_dir, 20), parts)
+    assert f"resuming at step {newest} of 20" in capsys.readouterr().out
+    assert_same(parts, whole, 20)
+
+
+@pytest.mark.slow
+def test_interrupted(data_dir: Path, tmp_path: Path) -> None:
+    """By TERM, Ctrl-C and kill -9: starting, compiling, learning, evaluating, saving; then started again."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train_here(config(data_dir, 60), whole)
+    for word, wanted, words in (
+        ("starting=TERM", PREEMPTED, r"stopped, with nothing to save: the same command goes on\n"),
+        (
+            "compiling=TERM",
+            PREEMPTED,
+            r"stopped and saved at step 1; to go on: python -m alexnet_jax.main .*\n",
+        ),
+        ("step@9=INT", PREEMPTED, r"stopped and saved at step 9; .*\n"),
+        ("step@30=KILL", -9, ""),
+        ("evaluating@30=TERM", PREEMPTED, r"stopped and saved at step 30; .*\n"),
+        ("saving@36=TERM", PREEMPTED, r"stopped and saved at step 37; .*\n"),
+    ):
+        code, out, err = disturb(parts, data_dir, 60, word)
+        assert code == wanted, err
+        assert re.search(f"{words}$", err)  # after what it says of the one before, who was killed
         assert "Traceback" not in err
-    out, _ = train(parts, *flags, data_dir=data_dir)
-    assert re.search(r"resuming at step \d+ of 300", out)
-    assert_same_arrays(saved(whole, 300), saved(parts, 300))
-    assert lines(parts) == lines(whole)
+        assert "disturbed: " in out
+    train_here(config(data_dir, 60), parts)
+    assert_same(parts, whole, 60)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_leaves_at_once(data_dir: Path, tmp_path: Path) -> None:
-    """While the first step is being compiled, where libraries do not bear an exception."""
-    process = command("main", "--config=configs/quickstart.py", f"--workdir={tmp_path}", data_dir=data_dir)
-    for line in process.stdout:
-        if line.startswith("run "):
-            break
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
-    assert (process.returncode, err.strip()) == (STOPPED, "left at once: what was saved before stays")
+    """As the first step is compiled, where libraries do not bear an exception."""
+    code, _, err = disturb(tmp_path, data_dir, 20, "compiling=INT", "compiling=INT")
+    assert (code, err.strip()) == (STOPPED, "left at once: what was saved before stays")

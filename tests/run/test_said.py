@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.commands import lines, train
+from tests.run.commands import NARROW, here, lines, train
 
 FLAGS = ("--config.train.log_every=2", "--config.evaluation.every_epochs=0.016")
 FIGURES = r"loss \d\.\d{4}  top-1 error \d+\.\d %  top-5 error \d+\.\d %"
@@ -60,6 +60,7 @@ def check(out: str, wanted: str, workdir: Path, step: int) -> None:
     assert re.fullmatch(wanted + "\n", out), out
 
 
+@pytest.mark.slow
 def test_quietly_and_then_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results alone, though its data had to be made; then everything of a run that goes on.
 
@@ -75,6 +76,7 @@ def test_quietly_and_then_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     out, err = train(workdir, *FLAGS, "--config.train.steps=6", data_dir=data_dir)
     check(out, f"{RESUMED}\n{RESULTS}", workdir, 6)
     assert err == ""
-    out, err = train(workdir, "--quiet", *FLAGS, "--config.train.steps=6", data_dir=data_dir)
+    flags = ("--config=configs/quickstart.py", f"--workdir={workdir}", *NARROW, *FLAGS)
+    out, err = here("main", *flags, "--quiet", "--config.train.steps=6", data_dir=data_dir)
     assert re.fullmatch(rf"already complete: step 6, validation {FIGURES}\n", out)
     assert err == ""

@@ -1,7 +1,6 @@
 """sbatch launch/slurm.sbatch on a real SLURM: two tasks that find each other, are queued again, and end."""
 
 import contextlib
-import json
 import re
 import subprocess
 import sys
@@ -11,25 +10,42 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.commands import NARROW, ROOT, check_alike, run
+from configs import quickstart
+from tests.run.commands import NARROW, ROOT, check_alike, narrow
+from tests.run.programs import train_here
 from tests.run.slurm import missing, slurm
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a SLURM")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "there is a SLURM"),
+]
 
 FLAGS = (
-    *("--config=configs/quickstart.py", *NARROW),
-    *("--config.train.steps=150", "--config.train.log_every=5", "--config.mesh.cpu_devices=2"),
+    *("--config=configs/quickstart.py", *NARROW, "--config.checkpoint.every_steps=10"),
+    *("--config.train.steps=60", "--config.train.log_every=5", "--config.mesh.cpu_devices=2"),
 )
+# In its first two starts the first task stands still until it is told what comes next.
+PYTHON = """#!/bin/sh
+case ${SLURM_RESTART_COUNT:-0} in
+  0) word=0:step@12=STOP ;;
+  1) word=0:step@40=STOP ;;
+  *) exec "%(python)s" "$@" ;;
+esac
+exec "%(python)s" -m tests.run.disturbed "$word" "$@"
+"""
 
 
 class Job:
     """A job of launch/slurm.sbatch, as a user sees it."""
 
-    def __init__(self, environment: dict[str, str], workdir: Path, data_dir: Path, *flags: str):
-        self.environment = environment | {"ALEXNET_DATA_DIR": str(data_dir), "PYTHON": sys.executable}
+    def __init__(self, environment: dict[str, str], workdir: Path, data_dir: Path):
+        python = workdir.with_name("python")
+        python.write_text(PYTHON % {"python": sys.executable})
+        python.chmod(0o755)
+        self.environment = environment | {"ALEXNET_DATA_DIR": str(data_dir), "PYTHON": str(python)}
         self.workdir = workdir
         words = ["sbatch", "--parsable", f"--output={workdir}.log", "launch/slurm.sbatch"]
-        self.number = self.ask(*words, *FLAGS, f"--workdir={workdir}", *flags).strip()
+        self.number = self.ask(*words, *FLAGS, f"--workdir={workdir}").strip()
 
     def ask(self, *words: str) -> str:
         return subprocess.run(
@@ -44,11 +60,18 @@ class Job:
         path = self.workdir.with_name(f"{self.workdir.name}.log")
         return path.read_text() if path.exists() else ""
 
-    def wait(self, holds: Callable[[], bool], seconds: int = 240) -> None:
-        end = time.monotonic() + seconds
+    def wait(self, holds: Callable[[], bool], meanwhile: Callable[[], object] = lambda: None) -> None:
+        """SLURM tells nobody what becomes of a job: it is asked, now and then."""
+        end = time.monotonic() + 600
         while not holds():
             assert time.monotonic() < end, f"{self.state()}\n{self.log()}"
-            time.sleep(0.2)
+            meanwhile()
+            time.sleep(0.5)
+
+    def signal(self, name: str) -> None:
+        """To all tasks; SLURM complains where none runs at the moment."""
+        words = ["scancel", f"--signal={name}", self.number]
+        subprocess.run(words, env=self.environment, capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +88,20 @@ def test_from_sbatch_to_the_end(cluster: dict[str, str], tmp_path: Path, data_di
     """With no flag that says who is who. Told to stop the tasks save, and the job is queued again; queued
     again by hand it goes on from its last checkpoint; and it ends where one process ends.
     """
-    job = Job(cluster, tmp_path / "run", data_dir, "--config.checkpoint.every_steps=10")
-    job.wait(lambda: "10/150  train" in job.log())
-    job.ask("scancel", "--signal=TERM", job.number)
-    job.wait(lambda: "has saved and is queued again" in job.log())
-    job.wait(lambda: job.log().count("resuming at step") == 1)
-    step = int(re.search(r"resuming at step (\d+) of 150", job.log())[1])
-    job.wait(lambda: len(list((job.workdir / "checkpoints").glob("[0-9]*"))) and _last_step(job) > step + 10)
+    job = Job(cluster, tmp_path / "run", data_dir)
+    job.wait(lambda: "10/60  train" in job.log())
+    job.signal("TERM")
+    job.wait(lambda: "has saved and is queued again" in job.log(), lambda: job.signal("CONT"))
+    job.wait(lambda: "35/60  train" in job.log())
     job.ask("scontrol", "requeue", job.number)
     job.wait(lambda: job.state()["JobState"] in ("COMPLETED", "FAILED"))
     log = job.log()
     assert (job.state()["JobState"], job.state()["Restarts"]) == ("COMPLETED", "2"), log
     assert log.count(f"SLURM step {job.number}.0)") == 3
+    assert log.count("resuming at step") == 2
     assert "hosts  2 processes, process 0 at 127.0.0." in log
     assert "mesh   2 x 2 (data x tower), cpu" in log and "done   validation" in log
     straight = tmp_path / "straight"
-    shape = ("--config.mesh.data=2", "--config.mesh.tower=2", "--config.mesh.cpu_devices=4")
-    run("main", *FLAGS, *shape, f"--workdir={straight}", data_dir=data_dir)
+    sections = {"train": {"log_every": 5}, "checkpoint": {"every_steps": 10}}
+    train_here(narrow(quickstart.get_config(), data_dir, 60, **sections), straight, 2, 2)
     check_alike(job.workdir, straight)
-
-
-def _last_step(job: Job) -> int:
-    text = (job.workdir / "metrics.jsonl").read_text().splitlines()
-    return json.loads(text[-1])["step"] if text else 0

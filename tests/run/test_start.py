@@ -13,12 +13,14 @@ from alexnet_jax.errors import ConfigError, RefusedError
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.step import State, init_state
 from alexnet_jax.mesh import make_mesh
+from alexnet_jax.run import start
 from alexnet_jax.run.ancestor import check_ancestor
 from alexnet_jax.run.checkpoint import Checkpoints, Kept
 from alexnet_jax.run.start import restore_or_start
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
 from tests.run.commands import narrow
+from tests.run.programs import share_programs
 
 
 def six_convs(data_dir: Path, seed: int, classes: int, init_from: str = "") -> Config:
@@ -40,15 +42,18 @@ def ancestor(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return path, jax.device_get(state)
 
 
-def test_the_trunk_arrives_bit_for_bit(ancestor: tuple[Path, State], data_dir: Path, tmp_path: Path) -> None:
+def test_the_trunk_arrives_bit_for_bit(
+    ancestor: tuple[Path, State], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From 21 classes on 1x2 to 10 on 2x1: all layers but the classifier, which is drawn anew."""
+    share_programs(monkeypatch)
     path, learnt = ancestor
     config, mesh = six_convs(data_dir, 0, 10, str(path)), make_mesh(2, 1)
     check_ancestor(config)
     checkpoints = Checkpoints(tmp_path, Kept(1))
     state, totals, progress = restore_or_start(checkpoints, config, mesh)
     checkpoints.close()
-    fresh = jax.device_get(init_state(config, mesh))
+    fresh = jax.device_get(start.init_state(config, mesh))
     assert (int(state.step), float(totals.images), progress.errors) == (0, 0, [])
     assert set(state.params) == set(learnt.params)
     trunk = set(learnt.params) - {"fc8"}

@@ -40,23 +40,21 @@ def without(item: str, restored: Restored, config: Config, mesh: Mesh) -> Restor
     return dataclasses.replace(state, **{item: getattr(first, item)}), totals, progress
 
 
+@pytest.mark.usefixtures("half_optimised")
 def test_what_is_left_out(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Running averages, a rate that falls after evaluations, a checkpoint between two lines of the log."""
     figures = {"loss": 1.0, "top1_error": 0.5, "top5_error": 0.2}  # no better with time: the rate falls
     monkeypatch.setattr(Evaluator, "__call__", lambda *_: figures)
-    config, mesh = (
-        narrow(
-            quickstart.get_config("batch_norm"),
-            data_dir,
-            END,
-            train={"log_every": 4},
-            schedule={"kind": "plateau", "patience": 1, "factor": 10.0, "drops": ()},
-            evaluation={"every_epochs": 0.012},
-            checkpoint={"every_steps": SAVED + 1, "keep": 9},
-        ),
-        make_mesh(1, 2),
+    config = narrow(
+        quickstart.get_config("batch_norm"),
+        data_dir,
+        END,
+        train={"log_every": 4},
+        schedule={"kind": "plateau", "patience": 1, "factor": 10.0, "drops": ()},
+        evaluation={"every_epochs": 0.012},
+        checkpoint={"every_steps": SAVED + 1, "keep": 9},
     )
-    whole = tmp_path / "whole"
+    whole, mesh = tmp_path / "whole", make_mesh(1, 2)
     train_on(config, whole, mesh)
     theirs = saved(whole, END)
     restore, same = loop.restore_or_start, {}
