@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import numpy as jnp
 
@@ -31,6 +31,7 @@ def draw(shape: tuple[int, ...], scale: float, dtype: type = np.float32) -> tupl
     return (scale * rng.normal(size=shape)).astype(dtype), rng.normal(size=shape).astype(dtype)
 
 
+@settings(max_examples=20)  # each is compiled
 @given(
     st.sampled_from(list(NORMS)),
     st.tuples(*(st.integers(1, most) for most in (2, 5, 5, 17))),

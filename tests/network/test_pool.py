@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax import numpy as jnp
@@ -35,6 +35,7 @@ def integers(low: int, high: int, shape: tuple[int, ...], dtype: type) -> np.nda
     return np.random.default_rng(0).integers(low, high, shape).astype(dtype)
 
 
+@settings(max_examples=20)  # each is compiled
 @given(
     st.integers(1, 5).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window))),
     st.tuples(st.integers(1, 13), st.integers(1, 13)),
