@@ -114,6 +114,7 @@ def test_a_linear_classifier_finds_what_is_linear() -> None:
     assert linear_accuracy(table, table, steps=500) > 0.70
 
 
+@pytest.mark.slow
 def test_raw_pixels_do_not_give_the_class_away(reduced: dict[str, Table]) -> None:
     flat = {split: (x.reshape(len(x), -1), labels) for split, (x, labels) in reduced.items()}
     assert linear_accuracy(**flat, steps=40) < 0.60

@@ -62,6 +62,7 @@ def test_it_names_what_the_config_can_be_guilty_of(patient: Config) -> None:
     assert "are small" not in text  # the narrow network's deviations are above 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("half_optimised")
 def test_a_run_that_does_not_learn(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

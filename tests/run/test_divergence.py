@@ -42,6 +42,7 @@ def train_step(config: Config) -> TrainStep:
         return make_train_step(config, make_mesh(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 8, 12, 13, 16])
 def test_one_picture(
     step: int, config: Config, train_step: TrainStep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

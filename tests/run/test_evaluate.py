@@ -45,12 +45,14 @@ def test_any_mesh_and_batch(workdir: Path, data_dir: Path) -> None:
             assert found[name] == pytest.approx(logged[name], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_ten_views(workdir: Path, data_dir: Path) -> None:
     found = evaluate(workdir, data_dir, "--views=10", "--batch_size=40")
     assert (found["images"], found["views"]) == (1000, 10)
     assert 0 < found["top5_error"] <= found["top1_error"] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("half_optimised")
 def test_several_as_one(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
     """The probabilities of two runs, on meshes and with networks of their own, are averaged."""

@@ -58,6 +58,7 @@ def events(told: Path) -> dict[str, dict[int, np.ndarray]]:
     return found
 
 
+@pytest.mark.slow
 def test_scalars(events: dict[str, dict[int, np.ndarray]], told: Path) -> None:
     """The figures of the log, and beside them what depends on clock and machine."""
     for line in lines(told, but=()):
@@ -70,6 +71,7 @@ def test_scalars(events: dict[str, dict[int, np.ndarray]], told: Path) -> None:
     assert "waiting" not in (told / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_weights(events: dict[str, dict[int, np.ndarray]], told: Path, data_dir: Path) -> None:
     """Of every layer and tower at each validation; at the end those that were saved."""
     config, mesh = settings(data_dir, 10), make_mesh(1, 1)
@@ -87,6 +89,7 @@ def test_weights(events: dict[str, dict[int, np.ndarray]], told: Path, data_dir:
                 assert counts.sum() == values.size
 
 
+@pytest.mark.slow
 def test_kernels(events: dict[str, dict[int, np.ndarray]], told: Path, data_dir: Path) -> None:
     """At the start of a run and of what goes on with it, and at each validation."""
     pictures = events["conv1/kernels"]
@@ -101,6 +104,7 @@ def test_kernels(events: dict[str, dict[int, np.ndarray]], told: Path, data_dir:
     np.testing.assert_array_equal(decoded, kernel_picture(kernel))
 
 
+@pytest.mark.slow
 def test_hyperparameters(events: dict[str, dict[int, np.ndarray]]) -> None:
     """Once, with all that is in the config."""
     [content] = events[HPARAMS].values()

@@ -13,7 +13,7 @@ from configs import imagenet
 from tests.data.images import write_archives, write_folders
 from tests.run.commands import NARROW, here, lines, narrow
 
-pytestmark = pytest.mark.usefixtures("half_optimised")
+pytestmark = [pytest.mark.usefixtures("half_optimised"), pytest.mark.slow]
 SIZE = ("--config.data.size=72", "--config.network.image_size=64")
 
 

@@ -164,10 +164,11 @@ def test_the_first_of_two_hosts_unpacks(tmp_path: Path, monkeypatch: pytest.Monk
     assert "6 train, 3 validation pictures, 1000 classes; every picture read back" in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("half_optimised")
 @pytest.mark.parametrize(
     ("size", "config", "crop"),
-    [(48, "cifar10", 42), pytest.param(128, "imagenet", 112, marks=pytest.mark.slow)],
+    [(48, "cifar10", 42), (128, "imagenet", 112)],
 )
 def test_the_next_command_is_taken(size: int, config: str, crop: int, tmp_path: Path) -> None:
     """What is printed for pictures of other sizes trains on them; a second call says that it is packed."""

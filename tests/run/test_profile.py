@@ -15,6 +15,7 @@ from configs import quickstart
 from tests.run.commands import lines, narrow
 
 
+@pytest.mark.slow
 # As jaxlib defines the type of statistics, nanobind warns; were that an error, it would end the interpreter.
 @pytest.mark.filterwarnings("ignore:builtin type event_stats has no __module__:DeprecationWarning")
 @pytest.mark.parametrize(

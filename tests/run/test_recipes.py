@@ -20,10 +20,11 @@ from tests.data.images import encoded
 from tests.run.commands import lines, narrow
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("half_optimised")
 @pytest.mark.parametrize(
     ("recipe", "name", "size"),
-    [pytest.param(cifar10, "cifar10", 32, marks=pytest.mark.slow), (fashion_mnist, "fashion_mnist", 28)],
+    [(cifar10, "cifar10", 32), (fashion_mnist, "fashion_mnist", 28)],
 )
 def test_small_pictures(recipe: ModuleType, name: str, size: int, tmp_path: Path) -> None:
     """Ten classes, packed from PNGs; a narrow network trains on them and is evaluated."""

@@ -191,6 +191,7 @@ def test_what_saved_nothing_may_begin_anew(diverged: tuple[Path, str], tmp_path:
         workdir.check_same(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("half_optimised")
 def test_a_config_that_changes(data_dir: Path, tmp_path: Path) -> None:
     """What is allowed is named; what does not fit is refused, whatever is allowed."""

@@ -42,6 +42,7 @@ def ancestor(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return path, jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_the_trunk_arrives_bit_for_bit(
     ancestor: tuple[Path, State], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

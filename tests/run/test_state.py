@@ -40,6 +40,7 @@ def without(item: str, restored: Restored, config: Config, mesh: Mesh) -> Restor
     return dataclasses.replace(state, **{item: getattr(first, item)}), totals, progress
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("half_optimised")
 def test_what_is_left_out(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Running averages, a rate that falls after evaluations, a checkpoint between two lines of the log."""
