@@ -6,7 +6,6 @@ import importlib.util
 import json
 import struct
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,47 +13,38 @@ import pytest
 from alexnet_jax.data.batches import open_packed
 from alexnet_jax.errors import CONFIG, ConfigError, DivergedError
 from alexnet_jax.mesh import make_mesh
-from alexnet_jax.run.account import check_wandb
+from alexnet_jax.run.account import check_wandb, load_wandb
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.wandb import identity
 from alexnet_jax.run.workdir import Workdir
 from configs import quickstart
-from tests.run.commands import lines, narrow, run
+from tests.run.commands import here, lines, narrow
 from tests.run.test_refusals import complaint
 
 needs_it = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 
 
 def exit_code(file: Path) -> int:
-    """What an offline run says of its end, which is written by another process, in its own time."""
-    for _ in range(600):
-        if codes := exit_codes(file):
-            [code] = codes
-            return code
-        time.sleep(0.1)
-    raise AssertionError(f"no end in {file}")
-
-
-def exit_codes(file: Path) -> list[int]:
-    """From blocks of 32 KiB of records, as LevelDB's log has them; the last may be written just now."""
+    """What an offline run says of its end, in blocks of 32 KiB of records, as LevelDB's log has them."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, record, codes = file.read_bytes(), 7, b"", []
     while at < len(data):
         if -at % 2**15 < 7:  # no head fits into what is left of the block
             at += -at % 2**15
-        head = data[at + 4 : at + 7]
-        size, kind = struct.unpack("<HB", head) if len(head) == 3 else (len(data), 0)
+        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
         record += data[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in (1, 4) and at <= len(data):  # whole, or the last part of one
+        if kind in (1, 4):  # whole, or the last part of one
             told, record = Record.FromString(record), b""
             if told.WhichOneof("record_type") == "exit":
                 codes.append(told.exit.exit_code)
-    return codes
+    [code] = codes
+    return code
 
 
 @needs_it
+@pytest.mark.usefixtures("half_optimised")
 def test_a_run_and_what_goes_on_with_it(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +61,7 @@ def test_a_run_and_what_goes_on_with_it(
         fails = pytest.raises(DivergedError) if steps == 10 else contextlib.nullcontext()
         with fails:
             train(config, Workdir(str(tmp_path)), open_packed(config.data, 10), make_mesh(1, 2), quiet=True)
+    load_wandb().teardown()  # returns when the process that writes has ended
     out, err = capfd.readouterr()
     assert "wandb:" not in out + err
     folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
@@ -101,14 +92,13 @@ def test_an_account_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_package_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused at once, before there is a run; a folder that is called so is no package."""
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "wandb", None)
     flags = ("--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", "--config.wandb=toys")
-    _, err = run("main", *flags, data_dir=tmp_path, code=CONFIG)
+    _, err = here("main", *flags, data_dir=tmp_path, code=CONFIG)
     assert complaint(err) == "error: --config.wandb=toys needs another package: pip install wandb\n"
     assert not (tmp_path / "run" / "config.json").exists()
     (tmp_path / "wandb").mkdir()
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.delitem(sys.modules, "wandb")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(ConfigError, match="pip install wandb"):
         check_wandb("toys")
