@@ -33,9 +33,16 @@ settings.load_profile("repeatable")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: two workers take a file at a time, and should end together."""
-    longest = ["test_processes", "test_variant_steps", "test_resume", "test_parity", "test_prepare"]
-    longest += ["test_chaos", "test_full_disk", "test_step", "test_five_steps", "test_sweep", "test_imagenet"]
-    longest += ["test_refusals", "test_one_of_two", "test_notebook", "test_inspect"]
+    longest = ["test_variant_steps", "test_processes", "test_parity", "test_step", "test_one_of_two"]
+    longest += ["test_chaos", "test_blocks", "test_resume", "test_variants", "test_prepare", "test_sweep"]
+    longest += [
+        "test_slurm",
+        "test_hosts_apart",
+        "test_mpi",
+        "test_notebook",
+        "test_inspect",
+        "test_evaluate",
+    ]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 

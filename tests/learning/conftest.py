@@ -24,11 +24,13 @@ def less_optimised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def optimise(monkeypatch: pytest.MonkeyPatch, level: int) -> None:
-    def options(platform: str) -> dict[str, str | int]:
-        plain = PLAIN if platform == "cpu" and plain_is_known() else {}
-        return compiler_options(platform) | plain | {"xla_backend_optimization_level": level}
+    options = lower_options(level)
+    monkeypatch.setattr(spread, "compiler_options", lambda platform: compiler_options(platform) | options)
 
-    monkeypatch.setattr(spread, "compiler_options", options)
+
+def lower_options(level: int) -> dict[str, str | int]:
+    """Options of XLA's compiler for the CPU, with which it does less."""
+    return (PLAIN if plain_is_known() else {}) | {"xla_backend_optimization_level": level}
 
 
 @functools.cache

@@ -45,7 +45,7 @@ def integers(low: int, high: int, shape: tuple[int, ...], dtype: type) -> np.nda
 def test_every_bit_of_values_and_gradients(
     pool: tuple[int, int], sides: tuple[int, int], levels: int, dtype: type
 ) -> None:
-    """Of maps smaller than a window too, with borders left over or not; ties go where XLA sends them."""
+    """Maps smaller than a window too, with borders left over or not; ties go where XLA sends them."""
     x = integers(-levels, levels // 2, (2, *sides, 3), dtype)
     wanted, back = reference.pool(np.float64(x), *pool)
     g = integers(-9, 10, wanted.shape, dtype)

@@ -33,10 +33,9 @@ def write_shard(shard: Shard, part: Part, form: Form) -> Iterator[int | dict[str
         return
     if shard.split == TRAIN and number == last:
         while len(list(Path(shard.notes_path).parent.glob("*.npz"))) < last:
-            time.sleep(0.01)
+            time.sleep(0.2)
         DEEDS[os.environ["DEED"]]()
-    while not workers._process["stop"].is_set():
-        time.sleep(0.01)
+    workers._process["stop"].wait()
     yield 0
 
 
