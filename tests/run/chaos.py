@@ -22,6 +22,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+# As the commands do, before anything imports TensorFlow.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
 import jax
 from absl import logging
 
