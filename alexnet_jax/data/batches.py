@@ -258,7 +258,7 @@ def _read_ahead(
         except UNREADABLE:
             return nothing, np.empty(0, np.int32), np.empty(0, np.uint64)
 
-    # AutoGraph has nothing to convert here; under Python 3.13 it warns, and where it fails the files stay open.
+    # AutoGraph has nothing to convert here; Python 3.13 warns of it, and where it fails the files stay open.
     @tf.autograph.experimental.do_not_convert
     def load(first: tf.Tensor) -> tuple[tf.Tensor, ...]:
         kinds = (tf.string if packed.encoded else tf.uint8, tf.int32, tf.uint64)

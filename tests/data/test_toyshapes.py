@@ -120,6 +120,7 @@ def test_raw_pixels_do_not_give_the_class_away(reduced: dict[str, Table]) -> Non
     assert linear_accuracy(**flat, steps=40) < 0.60
 
 
+@pytest.mark.slow
 def test_mean_colour_does_not_give_the_class_away(reduced: dict[str, Table]) -> None:
     means = {split: (x.mean((1, 2)), labels) for split, (x, labels) in reduced.items()}
     assert linear_accuracy(**means, steps=200) < 0.25

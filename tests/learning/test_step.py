@@ -51,7 +51,8 @@ def with_network(config: Config, **fields: object) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("towers", "shape"), [(2, (4, 2)), (4, (2, 4)), pytest.param(4, (1, 2), marks=pytest.mark.slow)]
+    ("towers", "shape"),
+    [(4, (2, 4)), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, (4, 2)), (4, (1, 2))))],
 )
 def test_narrow_parity(narrow: Config, towers: int, shape: tuple[int, int]) -> None:
     """float64 at the paper's rate: a mesh against 1x1, with a class count that does not divide."""

@@ -24,7 +24,19 @@ from tests.learning.steps import (
 )
 from tests.network.test_variants import LAYERS
 
-ELSEWHERE = ("paper", "no_dropout")  # what test_step compares, and a simpler program of the same kind
+ALONE = [name for name in LAYERS if name != "paper"]
+TOGETHER = (
+    "four_towers,lrn1_only",
+    "source,six_convs",
+    "batch_norm,sigmoid",
+    "no_communication,tanh",
+    "one_tower,non_overlapping_pool",
+    "half,no_conv4",
+    "no_conv3_crossing,no_fc6,lrn2_before_relu",
+    "no_conv2,no_fc7",
+    "no_conv3,no_lrn",
+    "no_conv5,no_dropout",
+)
 
 pytestmark = pytest.mark.usefixtures("half_optimised")
 
@@ -43,10 +55,25 @@ def double(config: ConfigDict) -> Config:
     return dataclasses.replace(found, network=dataclasses.replace(found.network, compute_dtype="float64"))
 
 
-@pytest.mark.parametrize("devices", [4, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("names", [*(name for name in LAYERS if name not in ELSEWHERE), "source,six_convs"])
+@pytest.mark.parametrize("names", TOGETHER)
+def test_parity_together(names: str) -> None:
+    """Three steps in float64, with 11 classes, of every variant beside others: four devices against one."""
+    check_parity(names, 4)
+
+
+def test_none_is_left_out() -> None:
+    assert {name for names in TOGETHER for name in names.split(",")} == set(ALONE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("names", ALONE)
 def test_parity(names: str, devices: int) -> None:
-    """Three steps in float64, with 11 classes: 2x2 and 1x2 (4x1 and 2x1 for one tower) against 1x1."""
+    """The same of each variant alone: 1x2 and 2x2 (2x1 and 4x1 for one tower) against 1x1."""
+    check_parity(names, devices)
+
+
+def check_parity(names: str, devices: int) -> None:
     config = narrow(names)
     shape = (devices // 2, 2) if config.network.towers > 1 else (devices, 1)
     with jax.enable_x64(True):

@@ -180,6 +180,7 @@ def test_given_back_meanwhile(tmp_path: Path, clock: Clock, capsys: pytest.Captu
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("half_optimised")
 def test_two_runs(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the command: the second ends with 4, the first goes on, and leaves no lock."""

@@ -66,6 +66,7 @@ def test_the_trunk_arrives_bit_for_bit(
     jax.tree.map(np.testing.assert_array_equal, state.velocity, fresh.velocity)
 
 
+@pytest.mark.slow
 def test_an_ancestor_that_does_not_fit(ancestor: tuple[Path, State], data_dir: Path, tmp_path: Path) -> None:
     path, _ = ancestor
     values = dataclasses.asdict(six_convs(data_dir, 0, 10, str(path)))

@@ -28,6 +28,7 @@ def spread_out(trained: Path) -> Opened:
     return open_run(Workdir(str(trained)), None, make_mesh(4, 2))
 
 
+@pytest.mark.slow
 def test_against_the_stages(alone: Opened) -> None:
     """Of a net's numbers themselves, in float64; the gradient at its scores sums to nothing over classes."""
     batch, names = first_pictures(alone, PICTURES), stage_names(alone.config.network)
