@@ -107,6 +107,7 @@ def test_training_drops_half_of_the_hidden_units(narrow: Config) -> None:
         assert len(set(map(tuple, towers[0]))) == 8  # others each time
 
 
+@pytest.mark.slow
 def test_a_batch_is_learnt_by_heart(narrow: Config) -> None:
     """The loss of eight pictures falls from ln 10 towards 0."""
     config, mesh = with_network(narrow, dropout=0.0), make_mesh(1, 2)
@@ -139,6 +140,7 @@ def test_padded_classes_never_count(narrow: Config) -> None:
     np.testing.assert_allclose(decay, 1 - 0.01 * 0.0005 * (1 + 1.9), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_added_crossing_is_caught(narrow: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control of the communication tests: a sixth gather shows in the count."""
 

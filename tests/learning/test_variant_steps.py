@@ -26,16 +26,14 @@ from tests.network.test_variants import LAYERS
 
 ALONE = [name for name in LAYERS if name != "paper"]
 TOGETHER = (
-    "four_towers,lrn1_only",
+    "four_towers,lrn1_only,no_dropout",
     "source,six_convs",
     "batch_norm,sigmoid",
     "no_communication,tanh",
-    "one_tower,non_overlapping_pool",
-    "half,no_conv4",
+    "one_tower,non_overlapping_pool,no_conv4",
+    "half,no_conv2,no_conv5",
     "no_conv3_crossing,no_fc6,lrn2_before_relu",
-    "no_conv2,no_fc7",
-    "no_conv3,no_lrn",
-    "no_conv5,no_dropout",
+    "no_conv3,no_lrn,no_fc7",
 )
 
 pytestmark = pytest.mark.usefixtures("half_optimised")
@@ -80,6 +78,7 @@ def check_parity(names: str, devices: int) -> None:
         assert relative_error(train_double(config, shape), train_double(config, (1, 1))) < 1e-10
 
 
+@pytest.mark.slow
 def test_batch_norms_averages() -> None:
     """A step learns alike whatever they are, and moves all of them a tenth of the way to the same figures."""
     config = narrow("batch_norm")
@@ -109,6 +108,7 @@ def test_batch_norms_averages() -> None:
     assert all(np.all(norm["variance"] > 0) and np.any(norm["mean"]) for norm in seen[0].values())
 
 
+@pytest.mark.slow
 def test_four_layers() -> None:
     """A narrow 11 % net of CIFAR-10: the gradients of kernels at every place are summed over rows too."""
     config = four_layers.get_config("eleven")

@@ -72,6 +72,7 @@ def test_scores(alone: Opened, spread_out: Opened) -> None:
     np.testing.assert_allclose(likely, wanted[:PICTURES], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_as_a_table(alone: Opened) -> None:
     """A stage once, a tower on a line."""
     heads, *rows = responses(alone, PICTURES).splitlines()
