@@ -152,7 +152,7 @@ def test_any_field_may_change() -> None:
     for path, wanted in fields(Config):
         before = operator.attrgetter(path.replace("__", "."))(PAPER)
 
-        @settings(max_examples=10)
+        @settings(max_examples=5)
         @given(st.just(path), of(wanted), st.just(before))
         def change(path: str, value: Any, before: Any) -> None:
             if survives(path, value) and value != before:

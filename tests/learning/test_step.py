@@ -157,6 +157,7 @@ def test_an_added_crossing_is_caught(narrow: Config, monkeypatch: pytest.MonkeyP
     assert gathers(Trainer(narrow, make_mesh(1, 2)).text) == 7
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters(narrow: Config) -> None:
     """bfloat16 finds nearly the gradient of float32, and leaves parameters and velocity in float32."""
     start = first_state(narrow)
@@ -169,6 +170,7 @@ def test_bfloat16_keeps_float32_parameters(narrow: Config) -> None:
     assert 0 < relative_error(*(velocity(run["states"][1]) for run in (rough, exact))) < 0.2
 
 
+@pytest.mark.slow
 def test_randomness_follows_seed_and_step(narrow: Config) -> None:
     """The same batch gives another loss at another step and with another seed, and the same again."""
     trainers = [trainer(dataclasses.replace(narrow, seed=seed), (1, 2)) for seed in (0, 1)]

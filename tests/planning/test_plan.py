@@ -40,6 +40,7 @@ def refused(*arguments: str, code: int = CONFIG) -> str:
     return err.rstrip()
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the devices of this process, as if they were on two hosts, with rates that nobody measured."""
     monkeypatch.setattr(topology, "simulate_cpu_devices", lambda _: None)

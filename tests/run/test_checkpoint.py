@@ -90,6 +90,7 @@ def test_every_file(damage: str, saved: Path, tmp_path: Path, capsys: pytest.Cap
         assert (path / "damaged-30").exists() == (step == 20)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """100 of them, in files drawn by their size and one by one: never other numbers than were saved."""
     rng, names = np.random.default_rng(0), [file.relative_to(saved) for file in files(saved / "30")]
