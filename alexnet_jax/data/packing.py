@@ -160,14 +160,16 @@ def check_space(plan: Plan) -> None:
 
 def pack(plan: Plan, work: Work) -> bool:
     """Writes this host's share of the files; the last host to finish makes them a set: True if it is one."""
-    if plan.whole():
-        return True
     try:
-        _begin(plan)
+        return plan.whole() or _pack(plan, work)
     except FileNotFoundError:
-        if plan.whole():  # another host has just made it one
+        if plan.whole():  # another host was faster, and has cleared away what this one was at
             return True
         raise
+
+
+def _pack(plan: Plan, work: Work) -> bool:
+    _begin(plan)
     waiting = plan.waiting()
     todo = [shard for shard in plan.shards[work.share[0] :: work.share[1]] if shard in waiting]
     bad = [entry for shard in plan.shards if shard not in waiting for entry in _notes(shard).bad]
@@ -231,12 +233,7 @@ def _begin(plan: Plan) -> None:
 
 def _commit(plan: Plan, work: Work) -> None:
     """Makes whole files a packed set; its marker comes last."""
-    try:
-        notes = {shard: _notes(shard) for shard in plan.shards}
-    except FileNotFoundError:
-        if plan.whole():  # another host was faster
-            return
-        raise
+    notes = {shard: _notes(shard) for shard in plan.shards}
     bad = [entry for note in notes.values() for entry in note.bad]
     _check_bad(plan, work, bad)
     sums = PixelSums(plan.form.size)

@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 
 from alexnet_jax.data import packing, shards
 from alexnet_jax.data.packed import BAD_PICTURES, MARKER, STATISTICS, PackedFiles
-from alexnet_jax.data.packing import Plan, Work, make_plan, pack
-from alexnet_jax.data.shards import Form
+from alexnet_jax.data.packing import JOB, Plan, Work, make_plan, pack
+from alexnet_jax.data.shards import Form, Notes, Shard
 from alexnet_jax.data.sources import FolderSource
 from alexnet_jax.data.verifying import verify
 from alexnet_jax.errors import Interrupted
 from tests.data.images import encoded, photo
 
 FORM = Form(16, "raw")
-MOST = 120  # more moments than packing has
 MOST_BAD = 0.5
 
 
@@ -31,27 +30,44 @@ class Killed(BaseException):
     """Ends packing as kill -9 does: what was half written stays."""
 
 
+# At what something can happen: at a picture, before or after some file takes its place, when notes are read.
+ONCE = (JOB, STATISTICS, "README.md", MARKER)
+KINDS = ("picture", "shard", "notes", "reading", BAD_PICTURES, *ONCE)
+
+
 class Moments:
-    """Counts the moments of packing at which it could be stopped; at one of them something happens."""
+    """The moments of packing at which it could be stopped; at one of a kind something happens."""
 
-    def __init__(self, chosen: int, happens: Callable[[], bool]):
-        self._left, self._happens = chosen, happens
+    def __init__(self, kind: str, number: int, happens: Callable[[], bool]):
+        self._kind, self._left, self._happens = kind, number, happens
 
-    def __call__(self) -> bool:
-        self._left -= 1
-        return self._left == -1 and self._happens()
+    def at(self, kind: str) -> bool:
+        self._left -= kind == self._kind
+        if kind != self._kind or self._left != -1:
+            return False
+        return self._happens()
 
     @contextlib.contextmanager
     def replacing(self, path: epath.Path) -> Iterator[Path]:
-        """Before a file takes its place, and after."""
+        """As the real one, but that what is killed cleans up nothing."""
+        kind = path.name if path.name in KINDS else "notes" if path.suffix == ".npz" else "shard"
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         os.close(handle)
         local = Path(name)
         yield local
-        self()
+        self.at(kind)
         local.chmod(0o644)
         local.replace(path)
-        self()
+        self.at(kind)
+
+    def notes(self, shard: Shard) -> Notes:
+        self.at("reading")
+        return NOTES(shard)
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(shards, "replacing", self.replacing)
+        patch.setattr(packing, "replacing", self.replacing)
+        patch.setattr(packing, "_notes", self.notes)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +83,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
     return FolderSource("few", epath.Path(root))
 
 
-def whole_files(plan: Plan) -> dict[str, int]:
-    """Each by the file that it is on the disk."""
+def whole_files(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Each as it is on the disk."""
     waiting = plan.waiting()
-    return {shard.file_name: shard.path.stat().mtime for shard in plan.shards if shard not in waiting}
+    found = {shard.file_name: Path(shard.path).stat() for shard in plan.shards if shard not in waiting}
+    return {name: (file.st_ino, file.st_mtime_ns) for name, file in found.items()}
 
 
-def disturb(plan: Plan, how: str, moment: int, host: tuple[int, int]) -> None:
+def disturb(plan: Plan, how: str, kind: str, number: int, host: tuple[int, int]) -> None:
     """Packs until something happens."""
 
     def happens() -> bool:
@@ -81,47 +98,48 @@ def disturb(plan: Plan, how: str, moment: int, host: tuple[int, int]) -> None:
             raise Killed
         if how == "beaten":
             with pytest.MonkeyPatch.context() as undisturbed:
-                undisturbed.setattr(shards, "replacing", REPLACING)
-                undisturbed.setattr(packing, "replacing", REPLACING)
+                Moments("", 0, lambda: False).watch(undisturbed)
                 pack(plan, Work(most_bad=MOST_BAD))
         return how == "stopped"
 
-    moments, before = Moments(moment, happens), whole_files(plan)
+    moments, before, of = Moments(kind, number, happens), whole_files(plan), len(plan.shards)
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(shards, "replacing", moments.replacing)
-        patch.setattr(packing, "replacing", moments.replacing)
+        moments.watch(patch)
         try:
-            pack(plan, Work(share=host, most_bad=MOST_BAD, asked=moments))
+            pack(plan, Work(share=host, most_bad=MOST_BAD, asked=lambda: moments.at("picture")))
         except Interrupted as error:
-            of = len(plan.shards)
             assert f"stopped, {of - len(plan.waiting())} of {of} files are packed; the same" in str(error)
     if not plan.whole():
         assert before.items() <= whole_files(plan).items()
 
 
-REPLACING = shards.replacing
+NOTES = packing._notes
 disturbances = st.tuples(
     st.sampled_from(["stopped", "killed", "beaten"]),
-    st.integers(0, MOST),
+    st.sampled_from(KINDS),
+    st.integers(0, 20),
     st.sampled_from([(0, 1), (0, 2), (1, 2), (2, 3)]),
-)
+).map(lambda drawn: (drawn[0], drawn[1], drawn[2] % 2 if drawn[1] in ONCE else drawn[2], drawn[3]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(
     happened=st.lists(disturbances, max_size=4),
     pictures=st.sampled_from([1, 2, 4, 100]),
     hosts=st.permutations([0, 1, 2]) | st.just([0]),
 )
 def test_whatever_happens(
-    source: FolderSource, happened: list[tuple[str, int, tuple[int, int]]], pictures: int, hosts: list[int]
+    source: FolderSource,
+    happened: list[tuple[str, str, int, tuple[int, int]]],
+    pictures: int,
+    hosts: list[int],
 ) -> None:
     """In files of so many pictures, ended by one or by three hosts. Whole files are kept as they are."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "SHARD_BYTES", pictures * FORM.picture_bytes)
         disturbed, alone = (make_plan(source, FORM, epath.Path(folder) / name) for name in ("one", "two"))
-        for how, moment, host in happened:
-            disturb(disturbed, how, moment, host)
+        for disturbance in happened:
+            disturb(disturbed, *disturbance)
         early = disturbed.whole()
         for host in hosts:
             done = pack(disturbed, Work(share=(host, len(hosts)), most_bad=MOST_BAD))
