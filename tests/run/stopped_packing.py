@@ -35,7 +35,10 @@ def write_shard(shard: Shard, part: Part, form: Form) -> Iterator[int | dict[str
         while len(list(Path(shard.notes_path).parent.glob("*.npz"))) < last:
             time.sleep(0.2)
         DEEDS[os.environ["DEED"]]()
-    workers._process["stop"].wait()
+    while not workers._process[
+        "stop"
+    ].is_set():  # one that is killed in `wait` would keep who sets it waiting
+        time.sleep(0.2)
     yield 0
 
 
