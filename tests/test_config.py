@@ -147,19 +147,19 @@ def survives(path: str, value: Any) -> bool:
 
 
 def test_any_field_may_change() -> None:
-    """Whatever does not survive JSON is complained of, in a line; most fields have another value."""
+    """Whatever does not survive JSON is complained of, in a line; nearly every field has another value."""
     changed = set()
     for path, wanted in fields(Config):
         before = operator.attrgetter(path.replace("__", "."))(PAPER)
 
-        @settings(max_examples=10)
+        @settings(max_examples=20)
         @given(st.just(path), of(wanted), st.just(before))
         def change(path: str, value: Any, before: Any) -> None:
             if survives(path, value) and value != before:
                 changed.add(path)
 
         change()
-    assert len(changed) > 0.8 * len([*fields(Config)])
+    assert len(changed) > 0.9 * len([*fields(Config)])
 
 
 def test_a_missing_field() -> None:
