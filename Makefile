@@ -12,9 +12,8 @@ REQUIREMENTS ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo requirem
 READY = $(VENV)/ready-$(REQUIREMENTS)
 # Large pages make a training step up to a quarter faster on CPU.
 RUN = GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(VENV)/bin/python
-# A worker for every core, but each takes up to 2 GB of memory. A run whose worker has crashed would wait for ever
-# for the one that replaces it (pytest-xdist 3.8).
-PYTEST = $(RUN) -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
+# A run whose worker has crashed would wait for ever for the one that replaces it (pytest-xdist 3.8).
+PYTEST = $(RUN) -m pytest -n auto --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-all lint benchmark clean
 

@@ -31,18 +31,17 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One a core, and one more for slow tests, which wait for other processes; each takes up to 2 GB."""
+    return min((os.cpu_count() or 1) + (not config.option.markexpr), 4)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: two workers take a file at a time, and should end together."""
-    longest = ["test_variant_steps", "test_processes", "test_parity", "test_step", "test_one_of_two"]
-    longest += ["test_chaos", "test_blocks", "test_resume", "test_variants", "test_prepare", "test_sweep"]
-    longest += [
-        "test_slurm",
-        "test_hosts_apart",
-        "test_mpi",
-        "test_notebook",
-        "test_inspect",
-        "test_evaluate",
-    ]
+    """The longest files first: workers take a file at a time, and should end together."""
+    longest = ["test_variant_steps", "test_processes", "test_slurm", "test_parity", "test_resume"]
+    longest += ["test_one_of_two", "test_chaos", "test_blocks", "test_step", "test_hosts_apart", "test_mpi"]
+    longest += ["test_prepare", "test_notebook", "test_sweep", "test_variants", "test_inspect"]
+    longest += ["test_evaluate", "test_five_steps", "test_said", "test_imagenet"]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 

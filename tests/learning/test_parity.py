@@ -91,6 +91,7 @@ def slow_reference(alone: Trainer, paper: Config) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharded", [(2, 2), (4, 2)], indirect=True, ids="{0[0]}x{0[1]}".format)
 def test_three_steps_on_end(sharded: Trainer, slow_reference: dict, paper: Config) -> None:
     """The same, each mesh for itself from the seed to the third step."""
     found = sharded.run([SMALL_RATE] * STEPS, init_state(paper, sharded.mesh))

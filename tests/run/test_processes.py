@@ -69,7 +69,7 @@ def free_port() -> int:
 
 @pytest.mark.slow
 def test_four_processes(tmp_path: Path, data_dir: Path) -> None:
-    """2 x 2 in four: to the last bit as on one device; what they save is read on one, two and eight."""
+    """2 x 2 in four: to the last bit as on one device; what they save is read on one and on eight."""
     four, one = tmp_path / "four", tmp_path / "one"
     flags = ("--config.train.steps=5", "--config.train.blocks=4", *mesh(0, 0, 1))
     out = together(4, four, *flags, data_dir=data_dir)
@@ -80,7 +80,7 @@ def test_four_processes(tmp_path: Path, data_dir: Path) -> None:
     check_alike(four, one, 0)
     assert sum("tfevents" in path.name for path in four.iterdir()) == 1
     workdir = Workdir(str(four))
-    for shape in ((1, 1), (1, 2), (4, 2)):
+    for shape in ((1, 1), (4, 2)):
         found = Member(workdir, workdir.read_config(), make_mesh(*shape), None).evaluate()
         logged = lines(four)[-1]
         assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
