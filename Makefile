@@ -1,7 +1,7 @@
 # make quickstart   train a narrow two-tower AlexNet on two simulated devices
 # make test         prove what matters while one waits: parity, communication, formulas, order, resuming, refusals
 # make test-all     prove everything, with real processes, kernels and schedulers
-# make lint         ruff
+# make lint         ruff, and mypy on the core
 # make benchmark    one training step against PyTorch's and plain JAX's (needs torch, see README.md)
 # make clean        remove the environment; runs and data stay
 
@@ -29,6 +29,7 @@ test-all: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 benchmark: $(READY)
 	$(RUN) -m benchmarks.step

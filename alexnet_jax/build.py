@@ -2,14 +2,13 @@
 
 import dataclasses
 import difflib
-import itertools
 import operator
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from alexnet_jax.config import Config, NetworkConfig, ScheduleConfig, TrainConfig
+from alexnet_jax.config import NORMS, POOLS, Config, NetworkConfig, ScheduleConfig, TrainConfig
 from alexnet_jax.errors import ConfigError
 
 MOST = {float: 1e18, int: 2**32}  # two of them multiplied still are a float32, or an int64
@@ -178,10 +177,11 @@ def _block_complaints(config: Config) -> Iterable[str]:
         below, above = batch // blocks * blocks, (batch // blocks + 1) * blocks
         choices = f"{below} or {above}" if below else str(above)
         yield f"train.blocks={blocks} does not divide train.batch_size={batch}; choose {choices}"
-    if blocks and config.network.batch_norm.after:
+    normalised = [name for name, conv in config.network.convs().items() if "batch_norm" in conv.then]
+    if blocks and normalised:
         yield (
-            f"train.blocks={blocks} cuts the batch that network.batch_norm.after="
-            f"{config.network.batch_norm.after} takes as a whole: say --config.train.blocks=0"
+            f"train.blocks={blocks} splits the batch that the batch_norm of {', '.join(normalised)} takes as "
+            "a whole: say --config.train.blocks=0"
         )
 
 
@@ -215,33 +215,22 @@ def _network_complaints(network: NetworkConfig) -> Iterable[str]:
 
 
 def _naming_complaints(network: NetworkConfig) -> Iterable[str]:
-    """Fields that name layers."""
-    convs, lrn, maps, batch = tuple(network.convs()), network.lrn, network.map_norm, network.batch_norm
-    norms = {
-        "lrn.before_activation": lrn.before_activation,
-        "lrn.after_activation": lrn.after_activation,
-        "lrn.after_pool": lrn.after_pool,
-        "batch_norm.after": batch.after,
-    }
-    fields = norms | {
-        "crossings": network.crossings,
-        "unshared": network.unshared,
-        "map_norm.after": maps.after,
-        "pool.after": network.pool.after,
-    }
-    known = {"crossings": tuple(network.layers()), "lrn.after_pool": network.pool.after}
-    for field, named in fields.items():
-        there = known.get(field, convs)
+    """Fields that name layers, and operations after them."""
+    for field, named, there in (
+        ("crossings", network.crossings, tuple(network.layers())),
+        ("unshared", network.unshared, tuple(network.convs())),
+    ):
         for name in named:
             if name not in there:
-                yield f"network.{field} names {name}; there is {', '.join(there) or 'no such layer'}"
+                yield f"network.{field} names {name}; there is {', '.join(there)}"
             if named.count(name) > 1:
                 yield f"network.{field} names {name} {named.count(name)} times"
-    if maps.after and batch.after:
-        yield (
-            f"network.map_norm.after={maps.after} and network.batch_norm.after={batch.after} do not go "
-            "together: empty one of them"
-        )
-    for (one, first), (other, second) in itertools.combinations(norms.items(), 2):
-        for name in set(first) & set(second):
-            yield f"network.{one} and network.{other} both normalise {name}: take it out of one of them"
+    for name, conv in network.convs().items():
+        field = f"network.{name}.then={conv.then}"
+        for operation in conv.then:
+            if conv.then.count(operation) > 1:
+                yield f"{field} has {operation} {conv.then.count(operation)} times"
+        for kind, several in (("pools", POOLS), ("norms", NORMS)):
+            found = [operation for operation in conv.then if operation in several]
+            if len(found) > 1 and (kind == "pools" or "batch_norm" in found):
+                yield f"{field} has two {kind}, {' and '.join(found)}: take one of them out"

@@ -11,6 +11,11 @@ from typing import Literal
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
 LAYERS = (*CONVS, "fc6", "fc7", "fc8")
 
+Operation = Literal["activation", "lrn", "map_norm", "batch_norm", "max_pool", "average_pool"]
+POOLS: tuple[Operation, ...] = ("max_pool", "average_pool")
+NORMS: tuple[Operation, ...] = ("lrn", "map_norm", "batch_norm")
+Rounding = Literal["up", "down"]
+
 
 @dataclass(frozen=True)
 class LayerConfig:
@@ -29,21 +34,29 @@ class DenseConfig(LayerConfig):
 
 @dataclass(frozen=True)
 class ConvConfig(DenseConfig):
-    """A convolution by `width` kernels of `size` x `size` pixels, `stride` apart, zeros around the image.
+    """A convolution by `width` kernels of `size` x `size` pixels, zeros around the image.
 
-    As in the authors' code a last kernel that overlaps the image's end is kept, and sees zeros beyond.
+    A last kernel that overlaps the image's end is kept, as in the authors' code, and sees zeros beyond, if
+    `rounding` is up.
     """
 
     size: int
     stride: int
     padding: int
+    rounding: Rounding
+    then: tuple[Operation, ...]  # what follows it, in order
+
+    @property
+    def pool(self) -> Operation | None:
+        """The pool that follows it, if any does."""
+        return next((operation for operation in self.then if operation in POOLS), None)
 
 
 @dataclass(frozen=True)
 class LrnConfig:
     """Local response normalisation: a / (k + alpha * sum of squares over `size` maps) ^ beta.
 
-    In the authors' code alpha multiplies the mean over the window. The layers are named by where it stands.
+    In the authors' code alpha multiplies the mean over the window; neither sees the maps of another tower.
     """
 
     size: int
@@ -51,44 +64,37 @@ class LrnConfig:
     alpha: float
     alpha_times: Literal["sum", "mean"]
     beta: float
-    before_activation: tuple[str, ...]
-    after_activation: tuple[str, ...]
-    after_pool: tuple[str, ...]
+    over: Literal["tower", "all"]  # the maps among which are the neighbours: all, as one GPU has them
 
 
 @dataclass(frozen=True)
 class MapNormConfig:
-    """Within a map: a / (k + alpha * mean of squares over `size` x `size` pixels) ^ beta; the source only.
-
-    It comes last before the pool.
-    """
+    """Within a map: a / (k + alpha * mean of squares over `size` x `size` pixels) ^ beta; the source only."""
 
     size: int
     k: float
     alpha: float
     beta: float
-    after: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """Max pooling after some layers: overlapping where the window is larger than the stride.
+    """Pools: overlapping where the window is larger than the stride.
 
-    As in the authors' code a last window that overlaps the end is kept.
+    A last window that overlaps the image's end is kept, as in the authors' code, if `rounding` is up.
     """
 
     window: int
     stride: int
-    after: tuple[str, ...]
+    rounding: Rounding
 
 
 @dataclass(frozen=True)
 class BatchNormConfig:
-    """Each map by its mean and variance over the batch, last in a layer; it has no weights of its own."""
+    """Each map by its mean and variance over the batch; it has no weights of its own."""
 
     epsilon: float  # is added to the variance
     decay: float  # of the running averages that are used at test, in each step
-    after: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,9 @@ class NetworkConfig:
     pool: PoolConfig
     batch_norm: BatchNormConfig
     dropout: float  # of the outputs of fc6 and fc7
-    compute_dtype: Literal["float32", "bfloat16"]
+    # float32: exact. tf32: float32 with the products that an accelerator takes by default. bfloat16: weights,
+    # sums, probabilities and updates are float32 even so.
+    precision: Literal["float32", "tf32", "bfloat16"]
 
     def convs(self) -> dict[str, ConvConfig]:
         """The convolutions that there are, in order."""

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import check_batch, open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir, to_json
+from alexnet_jax.sharding.mesh import DATA, open_mesh
+from alexnet_jax.sharding.rows import check_batch
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run; of several, with commas between.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
@@ -54,9 +55,9 @@ def _open_meshes(configs: list[Config]) -> list[Mesh]:
     meshes, simulated = [], max(config.mesh.cpu_devices for config in configs)
     for config in configs:
         wanted = dataclasses.replace(config.mesh, cpu_devices=0 if meshes else simulated)
-        meshes.append(open_mesh(dataclasses.replace(config, mesh=wanted)))
+        meshes.append(open_mesh(wanted, config.network.towers))
         name = "--batch_size" if BATCH.value or MESH.value else "evaluation.batch_size"
-        check_batch(meshes[-1], name, config.evaluation.batch_size)
+        check_batch(meshes[-1].shape[DATA], name, config.evaluation.batch_size)
     return meshes
 
 

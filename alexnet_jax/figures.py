@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from alexnet_jax.errors import ConfigError, RefusedError
-from alexnet_jax.mesh import open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir, to_json
 from alexnet_jax.seeing.answers import answers
@@ -29,6 +28,7 @@ from alexnet_jax.seeing.neighbours import neighbours
 from alexnet_jax.seeing.opened import Opened, open_run
 from alexnet_jax.seeing.paper import save
 from alexnet_jax.seeing.towers import towers
+from alexnet_jax.sharding.mesh import open_mesh
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +88,7 @@ def draw(names: Sequence[str]) -> None:
     """Figures of one run; what cannot be drawn keeps none of the others from it."""
     workdir = Workdir(processes.require(WORKDIR, "runs/quickstart"))
     config = processes.chosen(workdir.read_config(), mesh=MESH.value)
-    opened, refused = open_run(workdir, STEP.value, open_mesh(config)), None
+    opened, refused = open_run(workdir, STEP.value, open_mesh(config.mesh, config.network.towers)), None
     for name in names:
         try:
             figure = FIGURES[name](opened)

@@ -15,12 +15,11 @@ from typing import Any
 
 import jax
 from absl import flags, logging
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.errors import ConfigError, RefusedError
-from alexnet_jax.mesh import DATA, TOWER, check_towers, make_mesh, simulate_cpu_devices, widest
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing.layout import drawing, show_sharding
@@ -28,6 +27,8 @@ from alexnet_jax.seeing.opened import Opened, open_run
 from alexnet_jax.seeing.parameters import table
 from alexnet_jax.seeing.responses import responses, scores
 from alexnet_jax.seeing.traffic import by_layer, communication, compiled_step, counted
+from alexnet_jax.sharding.mesh import DATA, TOWER, check_towers, choose_shape, make_mesh
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 
 __all__ = ["by_layer", "communication", "compiled_step", "counted", "load", "responses", "scores"]
 __all__ += ["show_sharding", "simulate_cpu_devices", "table", "tower"]
@@ -111,13 +112,13 @@ def _make(config: Config, shape: Shape | None) -> Mesh:
         if min(shape) < 1:
             raise ConfigError(f"a mesh of {shape[0]} x {shape[1]} has no devices; try 1 x 1 (data x tower)")
         config = _on(config, *shape)
-    check_towers(config)
+    check_towers(config.mesh, config.network.towers)
     simulated = config.mesh.cpu_devices
     if jax.config.jax_num_cpu_devices < simulated:
         with contextlib.suppress(RuntimeError):  # those that are in use already stay
             simulate_cpu_devices(simulated)
     there = len(jax.devices())
-    data, tower = widest(config, simulated or there)
+    data, tower = choose_shape(config.mesh, config.network.towers, simulated or there)
     if (needed := data * tower) > there:
         raise ConfigError(
             f"a mesh of {data} x {tower} (data x tower) needs {needed} devices, there are {there} "
@@ -132,8 +133,9 @@ def _adopt(config: Config, mesh: Mesh) -> Mesh:
     if mesh.axis_names != (DATA, TOWER):
         named = ", ".join(map(str, mesh.axis_names))
         raise ConfigError(f"the axes of this mesh are {named}; a run needs {DATA}, {TOWER}, in this order")
-    check_towers(_on(config, *mesh.devices.shape))
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto, AxisType.Auto))
+    data, tower = mesh.devices.shape
+    check_towers(_on(config, data, tower).mesh, config.network.towers)
+    return make_mesh(data, tower, mesh.devices.flat)
 
 
 def _on(config: Config, data: int, tower: int) -> Config:

@@ -50,11 +50,11 @@ def main() -> None:
                 check_ancestor(config)
             return config
 
-        config, hosts = preflight(cluster, workdir, checks, CLUSTER.join_timeout.value)
+        config = preflight(cluster, workdir, checks, CLUSTER.join_timeout.value)
         if cluster is not None:
             cluster.join(config.limits.heartbeat)
         try:
-            _train(config, hosts, workdir)
+            _train(config, workdir)
         except Interrupted as error:
             again = "start all processes again" if cluster else processes.command()
             raise Interrupted(f"{error}; to go on: {again}") from error
@@ -69,8 +69,8 @@ def _say(workdir: Workdir, text: str) -> None:
         print(text, flush=True)
 
 
-def _train(config: Config, hosts: int, workdir: Workdir) -> None:
-    mesh, why = open_run_mesh(config, hosts)
+def _train(config: Config, workdir: Workdir) -> None:
+    mesh, why = open_run_mesh(config)
     if why:
         _say(workdir, f"chosen {why}")
     # TensorFlow takes seconds to import: not before what can be refused without it.

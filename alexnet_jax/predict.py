@@ -13,12 +13,12 @@ from absl import flags
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.data.picture_files import FileBatch, find_pictures, read_files
 from alexnet_jax.errors import PASSED_OVER, ConfigError
-from alexnet_jax.mesh import open_mesh
 from alexnet_jax.run import processes
 from alexnet_jax.run.workdir import Workdir, to_json
 from alexnet_jax.seeing.features import check_stage, write_files, write_split
 from alexnet_jax.seeing.opened import Opened, open_run
 from alexnet_jax.seeing.predictor import Answer, Predictor, batch_size
+from alexnet_jax.sharding.mesh import open_mesh
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
@@ -45,7 +45,7 @@ def main(*words: str) -> None:
     paths = find_pictures(words)
     if SPLIT.value or not workdir.pictures_path.exists():
         refuse_early(config.data, config.network.classes)
-    mesh = open_mesh(config)
+    mesh = open_mesh(config.mesh, config.network.towers)
     if SPLIT.value:
         say_features(write_split(open_run(workdir, STEP.value, mesh), FEATURES.value, SPLIT.value, _output()))
         return

@@ -20,10 +20,11 @@ import jax
 
 from alexnet_jax.build import build
 from alexnet_jax.learning.metrics import all_finite
-from alexnet_jax.mesh import make_mesh, simulate_cpu_devices
 from alexnet_jax.planning.cost import with_batch
 from alexnet_jax.run import checkpoint
 from alexnet_jax.run.checkpoint import Checkpoints, Kept
+from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 from benchmarks.plan import Trainer
 from configs.imagenet import PAPER
 

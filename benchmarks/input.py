@@ -37,10 +37,11 @@ from alexnet_jax.data.packing import Work, make_plan, pack
 from alexnet_jax.data.shards import Form, write_shard
 from alexnet_jax.data.sources import FolderSource
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import init_state, make_train_step, no_totals
-from alexnet_jax.mesh import open_mesh
+from alexnet_jax.learning.state import init_state
+from alexnet_jax.learning.step import make_train_step, no_totals
 from alexnet_jax.run.dataset import device_pixels
 from alexnet_jax.run.feed import feed
+from alexnet_jax.sharding.mesh import open_mesh
 from configs import imagenet, quickstart
 
 SIZE, BATCH, TURNS, COPIES, LEAST_PICTURES = 256, 50, 5, 5, 200
@@ -166,7 +167,7 @@ def step_speeds(config: Config, path: epath.Path, steps: int, turns: int) -> dic
     sought. The first steps of a turn do not count: batches were read ahead for them, or are being read.
     """
     packed = PackedSet(path, config.data.keep_mib)
-    mesh = open_mesh(config)
+    mesh = open_mesh(config.mesh, config.network.towers)
     step, looks = make_train_step(config, mesh), device_pixels(config, mesh, packed.statistics)
     size, state = config.train.batch_size, init_state(config, mesh)
     order = TrainingOrder(0, packed.images("train"), size)
@@ -209,7 +210,7 @@ def main() -> None:
         arguments.error(f"--pictures={count} are packed before they are timed: at least {LEAST_PICTURES}")
     # The quickstart's two devices; the full network takes one of them.
     small = build(quickstart.get_config().to_dict())
-    open_mesh(small)
+    open_mesh(small.mesh, small.network.towers)
     results: dict[str, dict[str, float]] = {}
 
     def report(what: str, found: dict[str, float]) -> None:

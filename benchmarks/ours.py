@@ -13,8 +13,9 @@ from alexnet_jax.learning.augment import pixels
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.prediction import make_evaluation_step
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import Batch, init_state, make_train_step
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import Batch, init_state
+from alexnet_jax.learning.step import make_train_step
+from alexnet_jax.sharding.mesh import make_mesh
 from configs.imagenet import PAPER
 
 
@@ -26,7 +27,9 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
     pictures = rng.integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8)
     labels = rng.integers(0, 1000, batch).astype(np.int32)
     rows = jax.device_put(Batch(pictures, labels))
-    looks = jax.device_put(pixels(np.full((256, 256, 3), 127.5), 3000 * np.eye(3), config.augment))
+    looks = jax.device_put(
+        pixels(np.full((256, 256, 3), 127.5), 3000 * np.ones(3), np.eye(3), config.augment)
+    )
     train_step, evaluation_step = make_train_step(config, mesh), make_evaluation_step(config, mesh, views=1)
     state = init_state(config, mesh)
 

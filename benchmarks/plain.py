@@ -1,6 +1,7 @@
 """The same network as one would first write it in JAX: groups, reduce_window, pow, XLA's own gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,8 +15,10 @@ DENSE = ((9216, 4096), (4096, 4096), (4096, 1000))
 Params = list[dict[str, jax.Array]]
 
 
-def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A training step and a forward pass, each returning when it is done."""
+def contender(
+    batch: int, rate: float, options: Mapping[str, str | int] | None = None
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A training step and a forward pass, each returning when it is done; `options` are the compiler's."""
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(0, 60, (batch, 224, 224, 3)), jnp.float32)
     labels = jnp.asarray(rng.integers(0, 1000, batch))
@@ -23,7 +26,7 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
     optimizer = optax.chain(optax.add_decayed_weights(0.0005), optax.sgd(rate, momentum=0.9))
     velocity = optimizer.init(params)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=options)
     def forward_pass(params: Params) -> jax.Array:
         return _scores(params, images, None)
 
@@ -35,7 +38,7 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
         updates, velocity = optimizer.update(jax.grad(loss)(params), velocity, params)
         return optax.apply_updates(params, updates), velocity
 
-    train_step = jax.jit(step, donate_argnums=(0, 1))
+    train_step = jax.jit(step, donate_argnums=(0, 1), compiler_options=options)
 
     def train() -> None:
         nonlocal params, velocity

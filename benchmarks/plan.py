@@ -19,10 +19,12 @@ from alexnet_jax.config import Config
 from alexnet_jax.learning.augment import pixels
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import Batch, init_state, make_train_step
-from alexnet_jax.mesh import make_mesh, row_spec, shard, simulate_cpu_devices
+from alexnet_jax.learning.state import Batch, init_state
+from alexnet_jax.learning.step import make_train_step
 from alexnet_jax.planning.chips import FITTED, cpu, probes
 from alexnet_jax.planning.cost import estimate, with_batch
+from alexnet_jax.sharding.mesh import ROWS, make_mesh, shard
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 from benchmarks.step import interleaved
 from configs.imagenet import PAPER
 
@@ -68,8 +70,8 @@ class Trainer:
             rng.integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8),
             rng.integers(0, config.network.classes, batch).astype(np.int32),
         )
-        self._rows = jax.device_put(rows, shard(mesh, row_spec(mesh)))
-        self._looks = pixels(np.full((256, 256, 3), 127.5), 3000 * np.eye(3), config.augment)
+        self._rows = jax.device_put(rows, shard(mesh, ROWS))
+        self._looks = pixels(np.full((256, 256, 3), 127.5), 3000 * np.ones(3), np.eye(3), config.augment)
         self._step, self.state = make_train_step(config, mesh), init_state(config, mesh)
 
     def __call__(self) -> None:

@@ -3,9 +3,10 @@
     python -m benchmarks.step --batch=32
 
 Plain JAX is the same network as one would first write it: grouped convolutions, `lax.reduce_window` and `pow`
-for the normalisation, XLA's own gradient for the pools. PyTorch's has groups=2 and LocalResponseNorm(5,
-alpha=5e-4, beta=0.75, k=2), which divides alpha by 5. All start from N(0, 0.01) weights and see
-noise, in float32. PyTorch is optional: `pip install torch`.
+for the normalisation, XLA's own gradient for the pools. Where ours has compiler options it runs with them
+too, which tells what they gain from what our code gains. PyTorch's has groups=2 and LocalResponseNorm(5,
+alpha=5e-4, beta=0.75, k=2), which divides alpha by 5. All start from N(0, 0.01) weights and see noise, in
+float32. PyTorch is optional: `pip install torch`.
 
 Needs jax, flax and optax only.
 """
@@ -20,10 +21,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import jax
 from jax import numpy as jnp
 
+from alexnet_jax.sharding.platform import compiler_options
 from benchmarks import ours, plain
 
 RATE = 1e-4  # small enough that no network runs off into numbers that cost more, or less, to compute
@@ -32,7 +35,10 @@ TRAINING_GFLOP, FORWARD_GFLOP = 4.136, 1.449  # an image, 224 px
 
 def main() -> None:
     arguments = _arguments()
+    options = compiler_options(jax.default_backend())
     contenders = {"ours": ours.contender, "plain JAX": plain.contender}
+    if options:
+        contenders["plain JAX, our options"] = partial(plain.contender, options=options)
     if importlib.util.find_spec("torch"):
         from benchmarks import pytorch
 
@@ -104,7 +110,7 @@ def _show(report: dict) -> None:
             speed = row["images_per_second"]
             share = row["gflops"] / report["sgemm_gflops"]
             print(
-                f"{kind:<8} {name:<10} {speed:8.2f} images/s  {row['gflops']:7.1f} GFLOP/s "
+                f"{kind:<8} {name:<22} {speed:8.2f} images/s  {row['gflops']:7.1f} GFLOP/s "
                 f"({share:4.0%} of sgemm)  ours is {mine / speed:.2f}x"
             )
 

@@ -46,16 +46,17 @@ def _layers(network: Any) -> None:
     network.towers, network.crossings = 1, ("conv3", "fc8")
     network.image_size, network.classes = 24, 10
     # Readings: the zeros around all but conv1's input, no biases at first, ReLU in the last two.
-    conv = {"stride": 1, "bias": 0.0}
-    network.conv1 = {"width": 64, "size": 5, "padding": 2, "deviation": 1e-4} | conv
-    network.conv2 = {"width": 64, "size": 5, "padding": 2, "deviation": 0.01} | conv
-    network.conv3 = {"width": 32, "size": 3, "padding": 1, "deviation": 0.04} | conv
-    network.conv4 = {"width": 32, "size": 3, "padding": 1, "deviation": 0.04} | conv
+    conv = {"stride": 1, "bias": 0.0, "rounding": "up"}
+    pooled = conv | {"width": 64, "size": 5, "padding": 2, "then": ("activation", "max_pool")}
+    local = conv | {"width": 32, "size": 3, "padding": 1, "then": ("activation",)}
+    network.conv1 = pooled | {"deviation": 1e-4}
+    network.conv2 = pooled | {"deviation": 0.01}
+    network.conv3 = local | {"deviation": 0.04}
+    network.conv4 = local | {"deviation": 0.04}
     network.fc8 = {"deviation": 0.01, "bias": 0.0}
     for name in ("conv5", "conv6", "fc6", "fc7"):
         network[name].width = 0
     network.unshared = ("conv3", "conv4")
-    network.pool.after = ("conv1", "conv2")  # 3 x 3, 2 apart, as in the paper
     network.dropout = 0.0
     # Of `:eleven` and `:lrn`, which say where. A reading: k, which is the source's default.
     network.lrn = {
@@ -64,9 +65,7 @@ def _layers(network: Any) -> None:
         "alpha": 1e-3,
         "alpha_times": "mean",
         "beta": 0.75,
-        "before_activation": (),
-        "after_activation": (),
-        "after_pool": (),
+        "over": "tower",
     }
 
 
@@ -89,8 +88,8 @@ def _learning(config: Any) -> None:
 
 def _lrn(config: Any) -> None:
     """After the first pool, and before the second."""
-    config.network.lrn.after_pool = ("conv1",)
-    config.network.lrn.after_activation = ("conv2",)
+    config.network.conv1.then = ("activation", "max_pool", "lrn")
+    config.network.conv2.then = ("activation", "lrn", "max_pool")
 
 
 def _eleven(config: Any) -> None:

@@ -16,6 +16,13 @@ from configs import variants
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+
+def _conv(width: int, size: int, stride: int, padding: int, bias: float, *then: str) -> dict[str, Any]:
+    """Weights of N(0, 0.01), and what follows the convolution."""
+    window = {"size": size, "stride": stride, "padding": padding, "rounding": "up"}
+    return {"width": width, "deviation": 0.01, "bias": bias} | window | {"then": then}
+
+
 # What the text leaves open follows the authors' source, and says so.
 PAPER: dict[str, Any] = {
     "seed": 0,
@@ -24,13 +31,14 @@ PAPER: dict[str, Any] = {
         "towers": 2,  # section 3.2: two GPUs
         "image_size": 224,  # section 4.1
         "classes": 1000,
-        # Section 3.5; section 5: N(0, 0.01) everywhere, ones in conv2, conv4, conv5 and the hidden layers.
-        "conv1": {"width": 96, "size": 11, "stride": 4, "padding": 0, "deviation": 0.01, "bias": 0.0},
-        "conv2": {"width": 256, "size": 5, "stride": 1, "padding": 2, "deviation": 0.01, "bias": 1.0},
-        "conv3": {"width": 384, "size": 3, "stride": 1, "padding": 1, "deviation": 0.01, "bias": 0.0},
-        "conv4": {"width": 384, "size": 3, "stride": 1, "padding": 1, "deviation": 0.01, "bias": 1.0},
-        "conv5": {"width": 256, "size": 3, "stride": 1, "padding": 1, "deviation": 0.01, "bias": 1.0},
-        "conv6": {"width": 0, "size": 3, "stride": 1, "padding": 1, "deviation": 0.01, "bias": 1.0},
+        # Section 3.5: width, size, stride and padding. Section 5: biases of 1 in conv2, conv4, conv5 and the
+        # hidden layers.
+        "conv1": _conv(96, 11, 4, 0, 0.0, "activation", "lrn", "max_pool"),
+        "conv2": _conv(256, 5, 1, 2, 1.0, "activation", "lrn", "max_pool"),
+        "conv3": _conv(384, 3, 1, 1, 0.0, "activation"),
+        "conv4": _conv(384, 3, 1, 1, 1.0, "activation"),
+        "conv5": _conv(256, 3, 1, 1, 1.0, "activation", "max_pool"),
+        "conv6": _conv(0, 3, 1, 1, 1.0, "activation"),
         "fc6": {"width": 4096, "deviation": 0.01, "bias": 1.0},
         "fc7": {"width": 4096, "deviation": 0.01, "bias": 1.0},
         "fc8": {"deviation": 0.01, "bias": 0.0},
@@ -43,15 +51,13 @@ PAPER: dict[str, Any] = {
             "alpha": 1e-4,
             "alpha_times": "sum",
             "beta": 0.75,
-            "before_activation": (),
-            "after_activation": ("conv1", "conv2"),
-            "after_pool": (),
+            "over": "tower",
         },
-        "map_norm": {"size": 5, "k": 1.0, "alpha": 1e-3, "beta": 0.75, "after": ()},  # the source only
-        "pool": {"window": 3, "stride": 2, "after": ("conv1", "conv2", "conv5")},  # section 3.4
-        "batch_norm": {"epsilon": 1e-4, "decay": 0.9, "after": ()},  # not in 2012
+        "map_norm": {"size": 5, "k": 1.0, "alpha": 1e-3, "beta": 0.75},  # the source only
+        "pool": {"window": 3, "stride": 2, "rounding": "up"},  # section 3.4
+        "batch_norm": {"epsilon": 1e-4, "decay": 0.9},  # not in 2012
         "dropout": 0.5,  # section 4.2
-        "compute_dtype": "float32",
+        "precision": "float32",
     },
     "mesh": {"data": 0, "tower": 0, "cpu_devices": 0},
     "data": {

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Change = Callable[[Any], None]
+CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
+LAYERS = (*CONVS, "fc6", "fc7", "fc8")
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,11 @@ def _paper(config: Any) -> None:
 
 def _source(config: Any) -> None:
     """Every difference between the text and config 145 that is known."""
-    network, augment, lrn = config.network, config.augment, config.network.lrn
-    lrn.alpha_times = "mean"
-    if "conv1" in lrn.after_activation:
-        lrn.before_activation = ("conv1",)
-        lrn.after_activation = tuple(name for name in lrn.after_activation if name != "conv1")
-    network.map_norm.after = ("conv2",)
+    network, augment = config.network, config.augment
+    network.lrn.alpha_times = "mean"
+    _lrn_first(network.conv1)
+    _drop(network.conv2, "map_norm")
+    _insert(network.conv2, "map_norm", before=("max_pool", "average_pool", "batch_norm"))
     for name in ("conv3", "conv4", "conv5", "conv6"):
         network[name].deviation = 0.03
     augment.shared_by, augment.last_offset, augment.mean = 32, True, "centre"
@@ -135,9 +136,25 @@ def _towers(count: int) -> Change:
     return change
 
 
+def _lrn_first(conv: Any) -> None:
+    """LRN before the activation that it would follow."""
+    if tuple(conv.then[:2]) == ("activation", "lrn"):
+        conv.then = ("lrn", "activation", *conv.then[2:])
+
+
+def _insert(conv: Any, operation: str, before: tuple[str, ...]) -> None:
+    """An operation before the first of some others, or at the end."""
+    at = next((i for i, other in enumerate(conv.then) if other in before), len(conv.then))
+    conv.then = (*conv.then[:at], operation, *conv.then[at:])
+
+
+def _drop(conv: Any, *operations: str) -> None:
+    conv.then = tuple(operation for operation in conv.then if operation not in operations)
+
+
 def _no_lrn(config: Any) -> None:
-    lrn = config.network.lrn
-    lrn.before_activation = lrn.after_activation = lrn.after_pool = config.network.map_norm.after = ()
+    for name in CONVS:
+        _drop(config.network[name], "lrn", "map_norm")
 
 
 def _batch_norm(config: Any) -> None:
@@ -145,25 +162,19 @@ def _batch_norm(config: Any) -> None:
     network = config.network
     _no_lrn(config)
     config.train.blocks = 0  # it takes a batch as a whole
-    network.batch_norm.after = _convs(network)
-    for name in network.batch_norm.after:
+    for name in _convs(network):
+        network[name].then = (*network[name].then, "batch_norm")
         network[name].bias = 0.01
     for name in ("fc6", "fc7"):
         network[name].bias, network[name].deviation = 0.1, network[name].deviation / 2  # .005
 
 
 def _lrn1_only(config: Any) -> None:
-    lrn = config.network.lrn
-    lrn.before_activation = tuple(name for name in lrn.before_activation if name != "conv2")
-    lrn.after_activation = tuple(name for name in lrn.after_activation if name != "conv2")
-    config.network.map_norm.after = ()
+    _drop(config.network.conv2, "lrn", "map_norm")
 
 
 def _lrn2_before_relu(config: Any) -> None:
-    lrn = config.network.lrn
-    if "conv2" in lrn.after_activation:
-        lrn.before_activation = (*lrn.before_activation, "conv2")
-        lrn.after_activation = tuple(name for name in lrn.after_activation if name != "conv2")
+    _lrn_first(config.network.conv2)
 
 
 def _non_overlapping_pool(config: Any) -> None:
@@ -191,29 +202,26 @@ def _without(name: str) -> Change:
     def change(config: Any) -> None:
         network, schedule, optimizer = config.network, config.schedule, config.optimizer
         network[name].width = 0
-        left = (*_convs(network), *(layer for layer in ("fc6", "fc7") if network[layer].width), "fc8")
-        after = [layer for layer in left if layer > name]
-        beside = [layer for layer in after if "conv2" < layer < "conv6"] or [x for x in left if x < name][-1:]
+        hidden = (layer for layer in ("fc6", "fc7") if network[layer].width)
+        left, place = (*_convs(network), *hidden, "fc8"), LAYERS.index(name)
+        before = [layer for layer in left if LAYERS.index(layer) < place]
+        after = [layer for layer in left if LAYERS.index(layer) > place]
         network.crossings = tuple(sorted({after[0] if x == name else x for x in network.crossings}))
-        network.pool.after = tuple(beside[0] if layer == name else layer for layer in network.pool.after)
+        if name in CONVS:
+            beside = [layer for layer in after if layer in ("conv3", "conv4", "conv5")] or before[-1:]
+            for pool in ("max_pool", "average_pool"):
+                if pool in network[name].then:
+                    _insert(network[beside[0]], pool, before=("batch_norm",))
+        network.unshared = tuple(layer for layer in network.unshared if layer != name)
         schedule.layers = tuple(own for own in schedule.layers if own[0] != name)
         optimizer.layer_decay = tuple(own for own in optimizer.layer_decay if own[0] != name)
-        for group, field in (
-            (network, "unshared"),
-            (network.lrn, "before_activation"),
-            (network.lrn, "after_activation"),
-            (network.map_norm, "after"),
-            (network.batch_norm, "after"),
-        ):
-            group[field] = tuple(layer for layer in group[field] if layer != name)
 
     return change
 
 
 def _convs(network: Any) -> tuple[str, ...]:
     """The convolutions that there are."""
-    names = (f"conv{number}" for number in range(1, 7))
-    return tuple(name for name in names if network[name].width)
+    return tuple(name for name in CONVS if network[name].width)
 
 
 def _six_convs(config: Any) -> None:

@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
-from alexnet_jax.mesh import simulate_cpu_devices
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 from configs.imagenet import PAPER
 from configs.imagenet import narrow as make_narrow
 
@@ -64,9 +64,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 def trained(data_dir: Path) -> Path:
     """A run of 30 steps on 1 x 2, trained by the first worker that needs it; it is only read."""
     from alexnet_jax.data.batches import open_packed
-    from alexnet_jax.mesh import make_mesh
     from alexnet_jax.run.loop import train
     from alexnet_jax.run.workdir import Workdir
+    from alexnet_jax.sharding.mesh import make_mesh
     from configs import quickstart
     from tests.run.commands import narrow
 

@@ -43,7 +43,7 @@ from alexnet_jax.data.pictures import read_square
 from alexnet_jax.data.squares import BadPicture
 from alexnet_jax.errors import UserError
 from alexnet_jax.learning.schedule import make_pace
-from alexnet_jax.learning.step import state_shapes
+from alexnet_jax.learning.state import state_shapes
 from alexnet_jax.run.alarm import StallAlarm
 from alexnet_jax.run.processes import read_words
 from alexnet_jax.run.workdir import Workdir

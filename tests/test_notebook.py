@@ -95,7 +95,7 @@ def test_communication(texts: dict[str, str]) -> None:
     assert texts["communication"].endswith("which is what the arithmetic says, to the byte\n")
     assert texts["count"].splitlines() == [
         "forward:  5 all-gathers between towers",
-        "backward: 5 reduce-scatters between towers",
+        "backward: 4 reduce-scatters between towers",
     ]
     by_hand, _, *rows = texts["arithmetic"].splitlines()
     assert by_hand == "fc7 by hand: 2 ways x 4 pictures x 8 units x 4 bytes = 256"

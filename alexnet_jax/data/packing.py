@@ -308,7 +308,7 @@ def _write_metadata(plan: Plan, notes: dict[Shard, Notes]) -> None:
 
 def _card(plan: Plan, facts: dict[str, Any], statistics: PixelStatistics) -> str:
     """For a person who finds the folder."""
-    values, _ = statistics.components()
+    values = statistics.eigenvalues
     lines = [
         f"# {plan.source.name}, packed",
         "",

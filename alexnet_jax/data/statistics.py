@@ -1,7 +1,7 @@
 """The mean picture and the covariance of pixel colours, summed exactly in one pass (sections 2 and 4.1)."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -11,27 +11,29 @@ from etils import epath
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Of a training split: mean picture f32[S, S, 3] and RGB covariance f64[3, 3], both on 0-255."""
+    """Of a training split, on 0-255; eigenvectors are stored, as their signs differ between LAPACKs."""
 
-    mean: np.ndarray
-    covariance: np.ndarray
+    mean: np.ndarray  # f32[S, S, 3]
+    covariance: np.ndarray  # f64[3, 3], of RGB
+    eigenvalues: np.ndarray  # f64[3], the largest last
+    eigenvectors: np.ndarray  # f64[3, 3], in columns
 
-    def components(self) -> tuple[np.ndarray, np.ndarray]:
-        """The covariance's eigenvalues, the largest last, and its eigenvectors in columns."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        return np.maximum(values, 0), vectors
+    @property
+    def fits(self) -> bool:
+        """Whether the arrays can be what they are said to be."""
+        side = len(self.mean)
+        arrays = tuple(vars(self).values())
+        shapes = ((side, side, 3), (3, 3), (3,), (3, 3))
+        return tuple(x.shape for x in arrays) == shapes and all(np.isfinite(x).all() for x in arrays)
 
     def save(self, path: Path) -> None:
-        values, vectors = self.components()
         with path.open("wb") as file:
-            np.savez(
-                file, mean=self.mean, covariance=self.covariance, eigenvalues=values, eigenvectors=vectors
-            )
+            np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: epath.Path) -> "PixelStatistics":
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return cls(arrays["mean"], arrays["covariance"])
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
 
 class PixelSums:
@@ -64,4 +66,5 @@ class PixelSums:
         colour = mean.mean(axis=(0, 1))
         pixels = self.pictures * mean.shape[0] * mean.shape[1]
         covariance = self.products / pixels - np.outer(colour, colour)
-        return PixelStatistics(mean.astype(np.float32), covariance)
+        values, vectors = np.linalg.eigh(covariance)
+        return PixelStatistics(mean.astype(np.float32), covariance, np.maximum(values, 0), vectors)

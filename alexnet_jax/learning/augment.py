@@ -3,13 +3,14 @@
 Values stay on the 0-255 scale, which weights drawn from N(0, 0.01) assume.
 """
 
-import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jax.typing import ArrayLike
 
 from alexnet_jax.config import AugmentConfig
 
@@ -23,13 +24,12 @@ class Pixels:
     colour_noise: jax.Array  # f32[3, 3]: column i is the i-th principal component times its deviation
 
 
-def pixels(mean: np.ndarray, covariance: np.ndarray, config: AugmentConfig) -> Pixels:
-    """`Pixels` from the mean picture and the RGB covariance of a training split."""
-    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
-    values = np.maximum(values, 0)
+def pixels(mean: np.ndarray, values: np.ndarray, vectors: np.ndarray, config: AugmentConfig) -> Pixels:
+    """`Pixels` from the mean picture of a training split and the eigenvectors of its RGB covariance."""
     unit = np.sqrt(values) if config.colour_unit == "root_eigenvalue" else values
-    noise = config.colour_noise * vectors * unit
-    return Pixels(mean.astype(np.float32), noise.astype(np.float32))
+    noise: Any = (config.colour_noise * vectors * unit).astype(np.float32)
+    whole: Any = mean.astype(np.float32)
+    return Pixels(whole, noise)
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +41,7 @@ class Colours:
     divisor: jax.Array  # f32[B]
 
 
-def draw_colours(keys: jax.Array, pixels: Pixels, strength: jax.Array, config: AugmentConfig) -> Colours:
+def draw_colours(keys: jax.Array, pixels: Pixels, strength: ArrayLike, config: AugmentConfig) -> Colours:
     """One draw of colour noise for each key, `strength` times as strong as the config says.
 
     For a whole batch at once, on every device: the last bit of a normal number, and of a product of matrices,
@@ -50,7 +50,7 @@ def draw_colours(keys: jax.Array, pixels: Pixels, strength: jax.Array, config: A
     draws = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
     shifts = jnp.dot(draws, pixels.colour_noise.T, precision=lax.Precision.HIGHEST)
     divisor = 1 + strength * config.colour_noise * config.colour_divides
-    return Colours(strength * shifts, jnp.full(len(keys), divisor, jnp.float32))
+    return Colours(jnp.multiply(strength, shifts), jnp.full(len(keys), divisor, jnp.float32))
 
 
 def shared(keys: jax.Array, by: int) -> jax.Array:
@@ -90,7 +90,7 @@ def fixed_views(
     middle = border // 2
     corners = [(middle, middle)]
     if count == 9:
-        corners = list(itertools.product((0, middle, border), repeat=2))
+        corners = [(top, left) for top in (0, middle, border) for left in (0, middle, border)]
     if count == 10:
         corners = [(0, 0), (0, border), (middle, middle), (border, 0), (border, border)]
 

@@ -20,7 +20,8 @@ class Totals:
 
     @classmethod
     def zero(cls) -> "Totals":
-        return cls(*(np.zeros((), np.float32) for _ in range(4)))
+        zero: Any = np.zeros((), np.float32)  # NumPy's, which is put where a step wants it
+        return cls(zero, zero, zero, zero)
 
     def __add__(self, other: "Totals") -> "Totals":
         return jax.tree.map(jnp.add, self, other)

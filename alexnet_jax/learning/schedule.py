@@ -8,42 +8,47 @@ import numpy as np
 
 from alexnet_jax.config import LAYERS, BiasRateConfig, Config, ScheduleConfig
 
+Rates = dict[str, dict[str, np.float32]]  # of the kernel and the bias of every layer that there may be
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pace:
-    """What the host tells a step."""
+    """The values of a step that the host decides."""
 
-    rates: np.ndarray  # f32[layers, 2]: of the weights and of the biases of each of LAYERS
-    colour: np.ndarray  # f32[]: 1 while there is colour noise, then 0
+    rates: Rates
+    colour: np.float32  # 1 while there is colour noise, then 0
 
     @classmethod
     def steady(cls, rate: float) -> "Pace":
         """One rate for all layers, and colour noise."""
-        return cls(np.full((len(LAYERS), 2), rate, np.float32), np.ones((), np.float32))
+        return cls(rates_of(rate, rate), np.float32(1))
 
 
 def make_pace(config: Config, epoch: float, epochs: float, errors: Sequence[float]) -> Pace:
     """At an epoch (fractional, from 0) of a run of `epochs`, after evaluations that gave `errors`."""
     until = config.augment.colour_until
     colour = np.float32(not until or epoch < until)
-    return Pace(learning_rates(config.schedule, epoch, epochs, errors), np.asarray(colour))
+    return Pace(learning_rates(config.schedule, epoch, epochs, errors), colour)
 
 
-def learning_rates(
-    config: ScheduleConfig, epoch: float, epochs: float, errors: Sequence[float]
-) -> np.ndarray:
-    """The rates of weights and biases, f32[layers, 2]."""
+def rates_of(kernels: float, biases: float) -> Rates:
+    """The same for all layers."""
+    return {name: {"kernel": np.float32(kernels), "bias": np.float32(biases)} for name in LAYERS}
+
+
+def learning_rates(config: ScheduleConfig, epoch: float, epochs: float, errors: Sequence[float]) -> Rates:
+    """The rates of weights and biases, layer by layer."""
     weights, ratio = learning_rate(config, epoch, epochs, errors), config.biases.ratio
     if config.biases.kind == "weights":
         biases = ratio * weights
     else:
         biases = ratio * config.learning_rate * _warmth(config, epoch) / _fall(config.biases, epoch, epochs)
-    rates = np.tile(np.float32([weights, biases]), (len(LAYERS), 1))
+    rates = rates_of(weights, biases)
     for name, since, rate in sorted(config.layers, key=lambda own: own[1]):
         if epoch >= since:
             own = ratio * rate if config.biases.kind == "weights" else biases
-            rates[LAYERS.index(name)] = rate, own
+            rates[name] = {"kernel": np.float32(rate), "bias": np.float32(own)}
     return rates
 
 

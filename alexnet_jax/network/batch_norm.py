@@ -6,9 +6,10 @@ from jax import lax
 from jax import numpy as jnp
 
 from alexnet_jax.config import BatchNormConfig
-from alexnet_jax.mesh import DATA
 from alexnet_jax.network.layers import Towers
-from alexnet_jax.network.lrn import at_least_float32
+from alexnet_jax.network.precision import at_least_float32
+from alexnet_jax.sharding.mesh import DATA
+from alexnet_jax.sharding.spread import mean_over
 
 
 class BatchNorm(nnx.Module):
@@ -34,14 +35,9 @@ class BatchNorm(nnx.Module):
 
 def moments(x: Towers) -> tuple[jax.Array, jax.Array]:
     """Means and variances, [towers, maps] each, over the whole batch, wherever its rows lie."""
-    mean = over_rows(jnp.stack([_mean(at_least_float32(tower)) for tower in x]))
+    mean = mean_over(jnp.stack([_mean(at_least_float32(tower)) for tower in x]), DATA)
     squares = [_mean((at_least_float32(tower) - _as_map(m)) ** 2) for tower, m in zip(x, mean, strict=True)]
-    return mean, over_rows(jnp.stack(squares))
-
-
-def over_rows(x: jax.Array) -> jax.Array:
-    """The mean over the rows of devices, where a batch is spread over several."""
-    return lax.pmean(x, DATA) if lax.axis_size(DATA) > 1 else x
+    return mean, mean_over(jnp.stack(squares), DATA)
 
 
 def _mean(x: jax.Array) -> jax.Array:

@@ -1,11 +1,11 @@
 """Layers over the towers that a device holds, and the one place where towers meet.
 
-Between layers, activations are a list with one array for each local tower. Every parameter has a leading
-axis of towers, so that `kernel[0]` is what the paper's GPU 1 held; inside `shard_map` that axis is as long
-as the list.
+Between layers, activations are a list with one array for each local tower. Every parameter has a leading axis
+of towers, so that `kernel[0]` is what the paper's GPU 1 held. Outside of `shard_map` all towers are local;
+inside, that axis is as long as the list.
 """
 
-from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,9 +13,12 @@ from flax import nnx
 from jax import lax
 from jax import numpy as jnp
 
-from alexnet_jax.mesh import TOWER
+from alexnet_jax.network.precision import Precision
+from alexnet_jax.sharding.mesh import TOWER
+from alexnet_jax.sharding.platform import Form, add_bias, cpu_add_bias, cpu_product
 
 Towers = list[jax.Array]
+Params = dict[str, dict[str, jax.Array]]
 
 
 class Layer(nnx.Module):
@@ -28,28 +31,30 @@ class Layer(nnx.Module):
         towers: int,
         deviation: float,
         bias: float,
-        dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        precision: Precision,
+        form: Form,
         places: int = 0,  # leading axes of the shape along which each place has a bias of its own
     ):
         weights = jax.random.normal(rngs.params(), (towers, *shape), jnp.float32)
         self.kernel = nnx.Param(deviation * weights)
         self.bias = nnx.Param(jnp.full((towers, *shape[:places], shape[-1]), bias, jnp.float32))
-        self.dtype = dtype
-        # float32 means float32: no TF32 on a GPU, no bfloat16 passes on a TPU.
-        self.precision = lax.Precision.HIGHEST if dtype == jnp.float32 else None
+        self.precision, self.form = precision, form
 
     def __call__(self, x: Towers) -> Towers:
-        kernels = self.kernel[...].astype(self.dtype)
-        biases = self.bias[...].astype(self.dtype)
+        kernels = self.kernel[...].astype(self.precision.activations)
         products = self.products(x, kernels)
-        return [add_bias(y, bias) for y, bias in zip(products, biases, strict=True)]
+        add = cpu_add_bias if self.form == "cpu" else add_bias
+        return [add(y, bias) for y, bias in zip(products, self.bias[...], strict=True)]
+
+    def products(self, x: Towers, kernels: jax.Array) -> Towers:
+        raise NotImplementedError
 
 
 class Conv(Layer):
     """One plain convolution for each tower: grouped and batched ones compile to far slower programs."""
 
-    def __init__(self, shape: tuple[int, ...], *, stride: int, padding: tuple[int, int], **layer):
+    def __init__(self, *shape: int, stride: int = 1, padding: tuple[int, int] = (0, 0), **layer: Any):
         super().__init__(shape, **layer)
         self.strides, self.padding = (stride, stride), (padding, padding)
 
@@ -61,7 +66,7 @@ class Conv(Layer):
                 self.strides,
                 self.padding,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                precision=self.precision,
+                precision=self.precision.products,
             )
             for t in range(len(x))
         ]
@@ -70,13 +75,13 @@ class Conv(Layer):
 class LocalConv(Conv):
     """A convolution with a kernel and a bias for every place; kernel[t, y, x] is an ordinary one."""
 
-    def __init__(self, shape: tuple[int, ...], **layer):
-        super().__init__(shape, places=2, **layer)
+    def __init__(self, *shape: int, **layer: Any):
+        super().__init__(*shape, places=2, **layer)
 
     def products(self, x: Towers, kernels: jax.Array) -> Towers:
-        return [self.product(tower, kernel) for tower, kernel in zip(x, kernels, strict=True)]
+        return [self.convolve(tower, kernel) for tower, kernel in zip(x, kernels, strict=True)]
 
-    def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """x [B, H, W, I] with kernel [h, w, k, k, I, O]."""
         height, width, *size = kernel.shape[:4]
         x = jnp.pad(x, [(0, 0), *self.padding, (0, 0)])
@@ -87,77 +92,54 @@ class LocalConv(Conv):
         ]
         patches = jnp.concatenate(seen, axis=-1)
         flat = kernel.reshape(height, width, -1, kernel.shape[-1])
-        return jnp.einsum("bhwi,hwio->bhwo", patches, flat, precision=self.precision)
+        return jnp.einsum("bhwi,hwio->bhwo", patches, flat, precision=self.precision.products)
 
 
 class Dense(Layer):
     """A fully connected layer; images are flattened row by row, column by column, map by map."""
 
+    def __init__(self, *shape: int, scores: bool = False, **layer: Any):
+        super().__init__(shape, **layer)
+        self.scores = scores  # which are not rounded to less than float32
+
     def products(self, x: Towers, kernels: jax.Array) -> Towers:
         flat = jnp.stack([tower.reshape(tower.shape[0], -1) for tower in x])
-        return list(product(flat, kernels, self.precision))
+        out = jnp.promote_types(flat.dtype, jnp.float32) if self.scores else flat.dtype
+        if self.form == "cpu":
+            return list(cpu_product(flat, kernels, self.precision.products, out))
+        product = jnp.einsum(
+            "tbi,tio->tbo", flat, kernels, precision=self.precision.products, preferred_element_type=out
+        )
+        return list(product)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: jax.Array, kernel: jax.Array, precision: lax.Precision | None) -> jax.Array:
-    """x [T, B, I] times kernel [T, I, O], tower by tower.
-
-    The kernels are large and the batch is small. XLA:CPU reads a kernel as it lies where the batch comes
-    last, and otherwise packs it anew in each pass (measured: twice the time, forward and backward).
-    """
-    columns = lax.optimization_barrier(jnp.swapaxes(x, 1, 2))
-    return jnp.einsum("tib,tio->tbo", columns, kernel, precision=precision)
-
-
-def _product_forward(
-    x: jax.Array, kernel: jax.Array, precision: lax.Precision | None
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return product(x, kernel, precision), (x, kernel)
-
-
-def _product_backward(
-    precision: lax.Precision | None, kept: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    columns = lax.optimization_barrier(jnp.einsum("tio,tbo->tib", kernel, g, precision=precision))
-    return jnp.swapaxes(columns, 1, 2), jnp.einsum("tbi,tbo->tio", x, g, precision=precision)
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
-@jax.custom_vjp
-def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """y [..., maps] plus one number a map, or one for each place of each map."""
-    return y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-
-
-def _add_bias_forward(y: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return add_bias(y, bias), bias
-
-
-def _add_bias_backward(bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sums by multiplying with ones: XLA:CPU sums over leading axes several times slower, and less exactly.
-
-    Eight rows of them, as for one row it takes neither its fast path nor its order of summation.
-    """
-    rows = g.reshape(-1, bias.size)
-    ones = lax.optimization_barrier(jnp.ones((8, rows.shape[0]), g.dtype))
-    return g, jnp.dot(ones, rows, precision=lax.Precision.HIGHEST)[0].reshape(bias.shape)
-
-
-add_bias.defvjp(_add_bias_forward, _add_bias_backward)
-
-
-def cross(x: Towers) -> Towers:
-    """Gives every tower the maps of all: the only communication between towers."""
+def cross(x: Towers, towers: int) -> Towers:
+    """Gives every tower the maps of all `towers`: with `join` the only communication between them."""
     here = jnp.concatenate(x, axis=-1)
+    if len(x) == towers:
+        return [here] * len(x)
     # Gathered along a new first axis: gathering maps directly makes XLA:CPU transpose them twice.
     everywhere = jnp.concatenate(jnp.unstack(lax.all_gather(here, TOWER)), axis=-1)
     return [everywhere] * len(x)
 
 
-def dropout(x: Towers, rate: float, keys: jax.Array | None, layer: int) -> Towers:
+def join(x: Towers, towers: int) -> jax.Array:
+    """The outputs of all `towers`, the same on all their devices: the crossing after the last layer.
+
+    As its result is known to be the same, each tower takes its own part of the gradient, and asks nobody.
+    """
+    here = jnp.concatenate(x, axis=-1)
+    if len(x) == towers:
+        return here
+    return jnp.concatenate(jnp.unstack(lax.all_gather(here, TOWER, to="invarying")), axis=-1)
+
+
+def first_tower(local: int, towers: int) -> jax.Array | int:
+    """The number of the first of a device's towers."""
+    return 0 if local == towers else lax.axis_index(TOWER) * local
+
+
+def dropout(x: Towers, rate: float, keys: jax.Array | None, layer: int, towers: int) -> Towers:
     """Section 4.2: zero units while training, scale them at test; `keys` holds one key an image.
 
     A unit's fate depends on its image's key, the layer and the tower, not on where any of them is computed.
@@ -165,7 +147,7 @@ def dropout(x: Towers, rate: float, keys: jax.Array | None, layer: int) -> Tower
     keep = 1 - rate
     if keys is None:
         return [tower * keep for tower in x]
-    first = lax.axis_index(TOWER) * len(x)
+    first = first_tower(len(x), towers)
     out = []
     for t, tower in enumerate(x):
 

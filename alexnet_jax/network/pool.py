@@ -1,36 +1,66 @@
-"""Overlapping max pooling (section 3.4) with a gradient written by hand.
+"""Pooling (section 3.4): plain, and overlapping max pooling with a gradient written by hand.
 
 XLA differentiates `reduce_window(max)` into `select_and_scatter`, which is many times slower than the pass
-itself. Here the forward pass notes in one byte an output where in its window the maximum stood, and nothing
-else is kept; in the backward pass every input looks at the few windows that it lies in and takes the
+itself. By hand the forward pass notes in one byte an output where in its window the maximum stood, and
+nothing else is kept; in the backward pass every input looks at the few windows that it lies in and takes the
 gradient of those that chose it. Ties go where XLA sends them: to the first row of the window that holds the
 maximum and, in it, to the first column.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 from itertools import product
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from alexnet_jax.network.precision import at_least_float32
+from alexnet_jax.sharding.platform import Form
 
-def pooled(side: int, window: int, stride: int) -> int:
-    """The side of a map after pooling: a last window that overlaps its end is kept."""
-    return 1 + -(-max(side - window, 0) // stride)
+Rounding = Literal["up", "down"]
 
 
-def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """Maximum over `window` x `window` neighbourhoods, `stride` apart, of images [B, H, W, C].
+def pooled(side: int, window: int, stride: int, rounding: Rounding = "up") -> int:
+    """The side of a map after pooling: a last window that overlaps its end is kept if that is rounded up."""
+    beyond = max(side - window, 0)
+    return 1 + (-(-beyond // stride) if rounding == "up" else beyond // stride)
 
-    A last window that overlaps the image's end sees what there is; `stride` is at most `window`.
+
+def max_pool(
+    x: jax.Array, window: int, stride: int, rounding: Rounding = "up", form: Form = "plain"
+) -> jax.Array:
+    """Maximum over `window` x `window` pixels, at a stride, of images [B, H, W, C].
+
+    A window that overlaps the image's end sees what there is; the stride is at most the window.
     """
-    beyond = [(pooled(n, window, stride) - 1) * stride + window - n for n in x.shape[1:3]]
-    if any(beyond):
-        lowest = jnp.array(-jnp.inf, x.dtype)
-        x = lax.pad(x, lowest, [(0, 0, 0), *((0, n, 0) for n in beyond), (0, 0, 0)])
+    x = _fitted(x, window, stride, rounding, -jnp.inf)
+    if form == "plain":
+        return _reduce(x, -jnp.inf, lax.max, window, stride)
     return _max_pool(x, window, stride, x.shape[1:3])
+
+
+def average_pool(x: jax.Array, window: int, stride: int, rounding: Rounding = "up") -> jax.Array:
+    """The mean of the pixels that there are in each window; sums are float32."""
+    pixels = _fitted(at_least_float32(x), window, stride, rounding, 0.0)
+    there = _fitted(jnp.ones((1, *x.shape[1:3], 1), pixels.dtype), window, stride, rounding, 0.0)
+    sums, counts = (_reduce(array, 0.0, lax.add, window, stride) for array in (pixels, there))
+    return (sums / counts).astype(x.dtype)
+
+
+def _fitted(x: jax.Array, window: int, stride: int, rounding: Rounding, beyond: float) -> jax.Array:
+    """As many rows and columns as windows reach: some of `beyond` more, or some that none sees fewer."""
+    reach = [(pooled(n, window, stride, rounding) - 1) * stride + window - n for n in x.shape[1:3]]
+    if not any(reach):
+        return x
+    return lax.pad(x, jnp.array(beyond, x.dtype), [(0, 0, 0), *((0, n, 0) for n in reach), (0, 0, 0)])
+
+
+def _reduce(x: jax.Array, start: float, function: Callable[..., Any], window: int, stride: int) -> jax.Array:
+    """Over windows that fit."""
+    return lax.reduce_window(x, start, function, (1, window, window, 1), (1, stride, stride, 1), "VALID")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from alexnet_jax.config import Config, NetworkConfig
-from alexnet_jax.mesh import DATA, TOWER
-from alexnet_jax.network.alexnet import SCORES, layer_sizes, pooled_size
+from alexnet_jax.config import NORMS, Config, ConvConfig, NetworkConfig
+from alexnet_jax.network.precision import PRECISIONS
+from alexnet_jax.network.shapes import SCORES, layer_sizes, pooled_size
+from alexnet_jax.sharding.mesh import DATA, TOWER
 
 FLOAT32 = 4  # bytes of a weight, its velocity, its gradient
 
@@ -21,6 +22,7 @@ class LayerShape:
     read: int  # those that it reads: of all towers after a crossing
     made: int  # its outputs
     normalised: int  # how often they are normalised
+    joint: int  # numbers that towers exchange to normalise over the maps of all
     passed: int  # what is left after the pool
     weights: int  # and biases
     products: int
@@ -33,14 +35,15 @@ def layer_shapes(network: NetworkConfig) -> list[LayerShape]:
     for name, conv in network.convs().items():
         inputs, outputs = _inputs(network, name, maps), conv.width // network.towers
         places, taps = sizes[name] ** 2, conv.size**2 * inputs
-        passed = pooled_size(network, name, sizes[name])
+        passed = pooled_size(network, conv, sizes[name])
         shapes.append(
             LayerShape(
                 name,
                 given=side**2 * maps,
                 read=side**2 * inputs,
                 made=places * outputs,
-                normalised=_normalised(network, name),
+                normalised=sum(operation in NORMS for operation in conv.then),
+                joint=_joint(network, conv, places * outputs, passed**2 * outputs),
                 passed=passed**2 * outputs,
                 weights=(taps + 1) * outputs * (places if name in network.unshared else 1),
                 products=places * taps * outputs,
@@ -52,7 +55,7 @@ def layer_shapes(network: NetworkConfig) -> list[LayerShape]:
     for name, width in {**widths, "fc8": -(-network.classes // network.towers)}.items():
         inputs = _inputs(network, name, units)
         weights = (inputs + 1) * width
-        shapes.append(LayerShape(name, units, inputs, width, 0, width, weights, inputs * width))
+        shapes.append(LayerShape(name, units, inputs, width, 0, 0, width, weights, inputs * width))
         units = width
     return shapes
 
@@ -80,7 +83,7 @@ class Pass:
 def passes(config: Config, data: int, tower: int) -> Iterator[Pass]:
     """All of them, each reading what it needs and writing what it makes once."""
     network, pictures = config.network, config.train.batch_size / data
-    here, size = network.towers // tower, jnp.dtype(network.compute_dtype).itemsize
+    here, size = network.towers // tower, activation_bytes(network)
     crop = network.image_size**2 * 3
     # Crops are cut from bytes, and a tower's device needs every row.
     yield Pass("input", 0, pictures * crop * (1 + size))
@@ -92,7 +95,7 @@ def passes(config: Config, data: int, tower: int) -> Iterator[Pass]:
             yield Pass(shape.name, flops, moved)
         for _ in range(shape.normalised):  # forward a number in, one out; backward two in, one out
             yield Pass(shape.name, 0, maps * 5 * shape.made)
-        if shape.passed != shape.made:  # a byte tells where in its window a maximum stood
+        if shape.passed != shape.made:  # of max pools a byte tells where in its window a maximum stood
             chosen = here * pictures * shape.passed * 2
             yield Pass(shape.name, 0, maps * 2 * (shape.made + shape.passed) + chosen)
         # Weights and velocity are read and written, gradients read.
@@ -107,28 +110,34 @@ def exchanged(config: Config, data: int, tower: int) -> dict[tuple[str, str], in
     row and then the sum of its own part.
     """
     network, blocks, found = config.network, config.train.blocks, {}
-    here, size = network.towers // tower, jnp.dtype(network.compute_dtype).itemsize
+    here, size = network.towers // tower, activation_bytes(network)
     shapes, rows = layer_shapes(network), config.train.batch_size // data
     if tower > 1:
         for shape in shapes:
             if shape.name in network.crossings:
                 ways = 1 if shape is shapes[0] else 2  # nobody wants the gradient of a picture
                 found[TOWER, shape.name] = ways * here * rows * shape.given * size
-        found[TOWER, SCORES] = 2 * here * rows * shapes[-1].made * size
+            if shape.joint:
+                found[TOWER, shape.name] = (
+                    found.get((TOWER, shape.name), 0) + 2 * here * rows * shape.joint * size
+                )
+        # Scores are float32, and of their gradient each tower has its own part.
+        found[TOWER, SCORES] = here * rows * shapes[-1].made * FLOAT32
     if data > 1:
         for shape in shapes:
             weights = here * shape.weights
             found[DATA, shape.name] = ((data + 1) * -(-weights // data) if blocks else weights) * FLOAT32
-            if shape.name in network.batch_norm.after:
+            conv = network.convs().get(shape.name)
+            if conv and "batch_norm" in conv.then:
                 # Mean and variance forward; backward the mean twice, as it is read for both its uses.
-                maps = network.convs()[shape.name].width // network.towers
+                maps = conv.width // network.towers
                 found[DATA, shape.name] += 5 * here * maps * FLOAT32
     return found
 
 
 def balance(network: NetworkConfig) -> float:
     """Pictures a row at which two towers give each other as many bytes as an all-reduce sums: near 1,005."""
-    size = jnp.dtype(network.compute_dtype).itemsize
+    size = activation_bytes(network)
     crossed = sum(shape.given for shape in layer_shapes(network) if shape.name in network.crossings)
     return parameters(network) * FLOAT32 / (2 * crossed * size) if crossed else float("inf")
 
@@ -146,7 +155,7 @@ def memory(config: Config, data: int, tower: int) -> float:
 def temporary(config: Config, data: int, tower: int) -> float:
     """Bytes that a step needs only while it runs, roughly: gradients, and what is kept for the way back."""
     network, pictures = config.network, config.train.batch_size / data
-    here, size = network.towers // tower, jnp.dtype(network.compute_dtype).itemsize
+    here, size = network.towers // tower, activation_bytes(network)
     kept = sum(shape.read + shape.made for shape in layer_shapes(network))
     return FLOAT32 * parameters(network) / tower + pictures * KEPT * size * here * kept
 
@@ -155,7 +164,14 @@ def _inputs(network: NetworkConfig, name: str, units: int) -> int:
     return units * network.towers if name in network.crossings else units
 
 
-def _normalised(network: NetworkConfig, name: str) -> int:
-    lrn = network.lrn
-    groups = (lrn.before_activation, lrn.after_activation, lrn.after_pool)
-    return sum(name in group for group in (*groups, network.map_norm.after, network.batch_norm.after))
+def _joint(network: NetworkConfig, conv: ConvConfig, before: int, after: int) -> int:
+    """Numbers that LRN over all towers reads, before or after the pool; 0 where there is none."""
+    if network.lrn.over == "tower" or "lrn" not in conv.then:
+        return 0
+    pooled = conv.pool and conv.then.index(conv.pool) < conv.then.index("lrn")
+    return after if pooled else before
+
+
+def activation_bytes(network: NetworkConfig) -> int:
+    """Of a number between layers."""
+    return jnp.dtype(PRECISIONS[network.precision].activations).itemsize

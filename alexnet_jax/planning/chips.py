@@ -23,7 +23,6 @@ class Chip:
     """A device: FLOP/s, bytes, bytes a second. What it sends, it sends in one direction."""
 
     name: str
-    kinds: tuple[str, ...]  # how JAX names it
     platform: str  # whose compiler: "cuda", "tpu" or "cpu"
     float32: float  # FLOP/s at full precision: no TF32, and six passes of bfloat16 on a TPU
     bfloat16: float
@@ -38,11 +37,16 @@ class Chip:
     target: str  # for the compiler
     source: str
 
+    def peak(self, precision: str) -> float:
+        """FLOP/s in a precision of a config; TF32 is half as fast as bfloat16, and a pass of it on a TPU."""
+        if precision == "tf32":
+            return {"cuda": self.bfloat16 / 2, "tpu": self.bfloat16, "cpu": self.float32}[self.platform]
+        return getattr(self, precision)
 
-def _hopper(name: str, kind: str, memory: int, bandwidth: float, source: str) -> Chip:
+
+def _hopper(name: str, memory: int, bandwidth: float, source: str) -> Chip:
     return Chip(
         name,
-        (kind,),
         "cuda",
         float32=67 * TERA,
         bfloat16=989 * TERA,
@@ -59,10 +63,10 @@ def _hopper(name: str, kind: str, memory: int, bandwidth: float, source: str) ->
     )
 
 
-def _tpu(name: str, kinds: tuple[str, ...], bfloat16: float, links: int, **rest: object) -> Chip:
+def _tpu(name: str, bfloat16: float, links: int, **rest: object) -> Chip:
     """`ring` is what all links send; a neighbour is at the end of one of them."""
     speeds = {"bfloat16": bfloat16, "float32": bfloat16 / 6, "pair": rest["ring"] / links}
-    return Chip(name, kinds, "tpu", reached=ASSUMED, fresh=math.inf, target="", **speeds, **rest)
+    return Chip(name, "tpu", reached=ASSUMED, fresh=math.inf, target="", **speeds, **rest)
 
 
 def _gpu(
@@ -108,7 +112,6 @@ CHIPS = {
     for chip in (
         _hopper(
             "h100",
-            "NVIDIA H100 80GB HBM3",
             84_978_434_048,
             3352 * GIGA,
             "NVIDIA H100 SXM data sheet: 67 and 989 TFLOP/s dense, 80 GB at 3.35 TB/s, NVLink 450 GB/s each "
@@ -116,7 +119,6 @@ CHIPS = {
         ),
         _hopper(
             "h200",
-            "NVIDIA H200",
             151_397_597_184,
             4800 * GIGA,
             "NVIDIA H200 SXM data sheet: 67 and 989 TFLOP/s dense, 141 GB at 4.8 TB/s, NVLink 450 GB/s each "
@@ -124,7 +126,6 @@ CHIPS = {
         ),
         Chip(
             "a100",
-            ("NVIDIA A100-SXM4-80GB",),
             "cuda",
             float32=19.5 * TERA,
             bfloat16=312 * TERA,
@@ -142,7 +143,6 @@ CHIPS = {
         ),
         _tpu(
             "v5e",
-            ("TPU v5 lite", "TPU v5e"),
             197 * TERA,
             links=4,
             memory=16 * 10**9,
@@ -155,7 +155,6 @@ CHIPS = {
         ),
         _tpu(
             "v5p",
-            ("TPU v5", "TPU v5p"),
             459 * TERA,
             links=6,
             memory=95 * 10**9,
@@ -168,7 +167,6 @@ CHIPS = {
         ),
         _tpu(
             "v6e",
-            ("TPU v6 lite", "TPU v6e"),
             918 * TERA,
             links=4,
             memory=32 * 10**9,
@@ -183,11 +181,6 @@ CHIPS = {
 }
 CPU = "cpu"
 NAMES = (*CHIPS, CPU)
-
-
-def chip_of(kind: str) -> Chip | None:
-    """The chip that JAX calls so, if it stands in the table."""
-    return next((chip for chip in CHIPS.values() if kind in chip.kinds), None)
 
 
 def measured_cpu(devices: int) -> Chip:
@@ -227,7 +220,6 @@ def cpu(product: float, stream: float, fresh: float, devices: int) -> Chip:
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Chip(
         CPU,
-        (),
         "cpu",
         float32=product / devices,
         bfloat16=product / devices,  # there is no faster kind here

@@ -17,8 +17,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.config import LAYERS
-from alexnet_jax.mesh import DATA, TOWER
-from alexnet_jax.network.alexnet import SCORES
+from alexnet_jax.network.shapes import SCORES
+from alexnet_jax.sharding.mesh import DATA, TOWER
 
 OTHER = "loss and counts"  # what is summed outside all layers
 UNKNOWN = "?"

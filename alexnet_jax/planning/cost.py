@@ -5,9 +5,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from alexnet_jax.config import Config
-from alexnet_jax.mesh import DATA, TOWER, widest
 from alexnet_jax.planning.arithmetic import exchanged, memory, passes, temporary
 from alexnet_jax.planning.chips import Chip
+from alexnet_jax.sharding.mesh import DATA, TOWER
 
 HOP = 10e-6  # seconds until a device hears of another, assumed: short messages cost this much
 
@@ -49,7 +49,7 @@ class Estimate:
 
 def estimate(config: Config, data: int, tower: int, each: int, chip: Chip) -> Estimate:
     """A step on a mesh of hosts with `each` devices."""
-    peak = getattr(chip, config.network.compute_dtype)
+    peak = chip.peak(config.network.precision)
     found = list(passes(config, data, tower))
     computing = [p.flops / (peak * chip.reached) for p in found]
     moving = [p.bytes / (chip.bandwidth * chip.reached) for p in found]
@@ -100,14 +100,12 @@ def _reduction(part: float, data: int, tower: int, each: int, chip: Chip) -> flo
     return max(inside, outside) + hops
 
 
-def choose_mesh(config: Config, hosts: int, each: int, chip: Chip | None) -> tuple[tuple[int, int], str]:
+def choose_mesh(config: Config, hosts: int, each: int, chip: Chip) -> tuple[tuple[int, int], str]:
     """(data, tower) for `hosts` of `each` devices, and why; fields of the config's mesh that are set stay.
 
-    Arithmetic only. A chip that is not in the table gets the widest `tower` that leaves no device idle.
+    Arithmetic only.
     """
     devices, wanted = hosts * each, config.mesh
-    if chip is None:
-        return widest(config, devices), "the widest tower axis: the chip is not known"
     shapes = [
         (wanted.data or devices // tower, tower)
         for tower in _widths(config)

@@ -7,20 +7,23 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.learning.augment import Pixels
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import Batch, abstract_state, make_train_step
-from alexnet_jax.mesh import DATA, EVERYWHERE, TOWER, check_batch, check_blocks, check_towers, row_spec, shard
+from alexnet_jax.learning.state import Batch, abstract_state
+from alexnet_jax.learning.step import make_train_step
 from alexnet_jax.planning.arithmetic import exchanged, memory
 from alexnet_jax.planning.chips import Chip
 from alexnet_jax.planning.collectives import OTHER, Collective, compiled, requested, totals
 from alexnet_jax.planning.cost import Estimate, choose_mesh, estimate, with_batch
-from alexnet_jax.planning.topology import Topology, make_mesh, open_chip
+from alexnet_jax.planning.topology import Topology, devices_of, open_chip
+from alexnet_jax.sharding.blocks import check_blocks
+from alexnet_jax.sharding.mesh import REPLICATED, ROWS, check_towers, make_mesh, shard
+from alexnet_jax.sharding.rows import check_batch
 
 TRIES = 4  # programs compiled in search of a batch that fits
 # How a TPU's compiler refuses.
@@ -63,14 +66,13 @@ def make_plan(config: Config, topology: Topology, shape: tuple[int, int] | None)
         data, tower = shape
         config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=data, tower=tower))
         _check_shape(config, topology, shape)
-    check_towers(config)
+    check_towers(config.mesh, config.network.towers)
     chip = open_chip(topology)
     chosen, reason = choose_mesh(config, topology.hosts, topology.each, chip)
     _check_shape(config, topology, chosen)
-    abstract = AbstractMesh(chosen, (DATA, TOWER), axis_types=(AxisType.Auto, AxisType.Auto))
-    check_batch(abstract, "--batch", config.train.batch_size)
-    check_blocks(abstract, config.train.blocks)
-    mesh = make_mesh(topology, *chosen)
+    check_batch(chosen[0], "--batch", config.train.batch_size)
+    check_blocks(chosen[0], config.train.blocks)
+    mesh = make_mesh(*chosen, devices_of(topology))
     program = compile_step(config, mesh)
     if program.bytes > chip.memory:
         raise ConfigError(_too_large(config, topology, chip, mesh, program))
@@ -95,10 +97,10 @@ def lower_step(config: Config, mesh: Mesh) -> jax.stages.Lowered:
         return jax.ShapeDtypeStruct(shape, kind, sharding=shard(mesh, spec))
 
     def everywhere(tree: Totals | Pace) -> Totals | Pace:
-        return jax.tree.map(lambda x: places(EVERYWHERE, *x.shape, kind=x.dtype), tree)
+        return jax.tree.map(lambda x: places(REPLICATED, *x.shape, kind=x.dtype), tree)
 
-    size, batch, rows = config.data.size, config.train.batch_size, row_spec(mesh)
-    pixels = Pixels(places(EVERYWHERE, size, size, 3), places(EVERYWHERE, 3, 3))
+    size, batch, rows = config.data.size, config.train.batch_size, ROWS
+    pixels = Pixels(places(REPLICATED, size, size, 3), places(REPLICATED, 3, 3))
     pictures = Batch(places(rows, batch, size, size, 3, kind=np.uint8), places(rows, batch, kind=np.int32))
     step = make_train_step(config, mesh)
     state = abstract_state(config, mesh)
@@ -133,7 +135,7 @@ def _exhausted(message: str) -> int:
 
 def _check_shape(config: Config, topology: Topology, shape: tuple[int, int]) -> None:
     """Every device has a part in the mesh."""
-    check_towers(config)
+    check_towers(config.mesh, config.network.towers)
     (data, tower), devices = shape, topology.devices
     if data * tower != devices:
         divisors = [n for n in range(1, config.network.towers + 1) if config.network.towers % n == 0]

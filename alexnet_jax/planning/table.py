@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 import jax
 
 from alexnet_jax.config import Config
-from alexnet_jax.mesh import DATA, TOWER
 from alexnet_jax.planning.arithmetic import FLOAT32, balance, exchanged, parameters, training_flops
 from alexnet_jax.planning.chips import CPU
 from alexnet_jax.planning.collectives import OTHER, totals
 from alexnet_jax.planning.cost import HOP, Estimate, estimate, with_batch
 from alexnet_jax.planning.planner import Plan, Program, surprises
+from alexnet_jax.sharding.mesh import DATA, TOWER
 
 PICTURES, EPOCHS = 1_281_167, 90  # ILSVRC-2012's training split; section 5
 MOST_DEVICES = 4096
@@ -30,7 +30,7 @@ def _head(plan: Plan) -> Iterator[str]:
     total, here = parameters(config.network), parameters(config.network) // tower
     yield (
         f"plan     {plan.topology}, {plan.topology.devices} devices on {plan.topology.hosts} "
-        f"host{'s' if plan.topology.hosts > 1 else ''}, {config.network.compute_dtype}"
+        f"host{'s' if plan.topology.hosts > 1 else ''}, {config.network.precision}"
     )
     yield f"mesh     {data} x {tower} (data x tower): {plan.reason}"
     yield f"batch    {config.train.batch_size:,}, {each:,} pictures a row of devices"

@@ -8,13 +8,11 @@ import re
 from dataclasses import dataclass
 
 import jax
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
 
 from alexnet_jax.errors import ConfigError, RefusedError
-from alexnet_jax.mesh import DATA, TOWER, simulate_cpu_devices
 from alexnet_jax.planning.chips import CHIPS, CPU, NAMES, Chip, measured_cpu
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 
 # Google Cloud's pages list these slices; four chips have a host.
 GRIDS = {
@@ -86,13 +84,8 @@ def open_chip(topology: Topology) -> Chip:
     return measured_cpu(topology.each)
 
 
-def make_mesh(topology: Topology, data: int, tower: int) -> Mesh:
-    """A mesh of its devices; towers lie side by side."""
-    grid = np.array(_devices(topology)).reshape(data, tower)
-    return Mesh(grid, (DATA, TOWER), axis_types=(AxisType.Auto, AxisType.Auto))
-
-
-def _devices(topology: Topology) -> list[jax.Device]:
+def devices_of(topology: Topology) -> list[jax.Device]:
+    """Its devices, neighbours side by side."""
     if topology.name == CPU:
         return jax.devices()
     # What runs here besides the compiler, runs on this machine's CPU.

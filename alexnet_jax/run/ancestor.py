@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from alexnet_jax.config import LAYERS, Config
+from alexnet_jax.config import LAYERS, NORMS, Config
 from alexnet_jax.errors import ConfigError, RefusedError
 from alexnet_jax.run.workdir import Workdir, differences
 
@@ -29,7 +29,7 @@ def _trunk(config: Config) -> dict[str, Any]:
     """The fields of the network that decide what the layers below the classifier compute."""
     network = config.network
     fields = dataclasses.asdict(network)
-    for name in ("classes", CLASSIFIER, "dropout", "compute_dtype"):
+    for name in ("classes", CLASSIFIER, "dropout", "precision"):
         del fields[name]
     fields["crossings"] = sorted(set(network.crossings) - {CLASSIFIER})
     del fields["batch_norm"]["decay"]  # of averages, not of what is made of them
@@ -38,7 +38,7 @@ def _trunk(config: Config) -> dict[str, Any]:
             fields[layer] = {"width": 0}
         for initial in ("deviation", "bias"):
             fields[layer].pop(initial, None)
-    for norm in ("lrn", "map_norm", "batch_norm"):
-        where = {name: value for name, value in fields[norm].items() if isinstance(value, tuple)}
-        fields[norm] = where | fields[norm] if any(where.values()) else where
+    used = {operation for conv in network.convs().values() for operation in conv.then}
+    for norm in set(NORMS) - used:
+        del fields[norm]
     return fields

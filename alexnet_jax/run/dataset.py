@@ -11,8 +11,8 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.statistics import PixelStatistics
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.learning.augment import Pixels, pixels
-from alexnet_jax.mesh import EVERYWHERE, shard
 from alexnet_jax.run.workdir import Workdir, replace_bytes
+from alexnet_jax.sharding.mesh import REPLICATED, shard
 
 
 @dataclass(frozen=True)
@@ -26,28 +26,29 @@ class DatasetFacts:
 def keep_facts(workdir: Workdir, facts: DatasetFacts) -> None:
     """Writes `pictures.npz`."""
     if workdir.writes:
-        file, statistics = io.BytesIO(), facts.statistics
-        names = np.array(facts.class_names, np.str_)
-        np.savez(file, mean=statistics.mean, covariance=statistics.covariance, class_names=names)
+        file, names = io.BytesIO(), np.array(facts.class_names, np.str_)
+        np.savez(file, class_names=names, **vars(facts.statistics))
         replace_bytes(workdir.pictures_path, file.getvalue())
 
 
 def kept_facts(workdir: Workdir, config: Config) -> DatasetFacts | None:
-    """What is written there; a run of an older version has nothing."""
+    """What is written there; a run of an older version has nothing, or no eigenvectors."""
     path, side = workdir.pictures_path, config.data.size
     if not path.exists():
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            mean, covariance, names = (arrays[name] for name in ("mean", "covariance", "class_names"))
-        shapes = (mean.shape, covariance.shape, names.shape)
-        fits = shapes == ((side, side, 3), (3, 3), (config.network.classes,)) and names.dtype.kind == "U"
-        fits = fits and bool(np.isfinite(mean).all() and np.isfinite(covariance).all())
+            found = dict(arrays)
+        if "eigenvectors" not in found:
+            return None
+        names, statistics = found.pop("class_names"), PixelStatistics(**found)
+        fits = statistics.mean.shape == (side, side, 3) and statistics.fits
+        fits = fits and names.shape == (config.network.classes,) and names.dtype.kind == "U"
     except Exception as error:  # NumPy and zip files each have their own
         raise RefusedError(_damaged(workdir, type(error).__name__)) from error
     if not fits:
         raise RefusedError(_damaged(workdir, "it does not fit config.json"))
-    return DatasetFacts(PixelStatistics(mean, covariance), tuple(names.tolist()))
+    return DatasetFacts(statistics, tuple(names.tolist()))
 
 
 def _damaged(workdir: Workdir, why: str) -> str:
@@ -67,5 +68,5 @@ def open_facts(workdir: Workdir, config: Config) -> DatasetFacts:
 
 def device_pixels(config: Config, mesh: Mesh, statistics: PixelStatistics) -> Pixels:
     """The statistics of the training pictures, on every device."""
-    looks = pixels(statistics.mean, statistics.covariance, config.augment)
-    return jax.device_put(looks, shard(mesh, EVERYWHERE))
+    found = pixels(statistics.mean, statistics.eigenvalues, statistics.eigenvectors, config.augment)
+    return jax.device_put(found, shard(mesh, REPLICATED))

@@ -14,7 +14,8 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.batches import EvaluationOrder, PackedSet, open_packed
 from alexnet_jax.data.progress import Progress
 from alexnet_jax.learning.prediction import make_evaluation_step, make_prediction_step
-from alexnet_jax.learning.step import Batch, State, no_totals
+from alexnet_jax.learning.state import Batch, State
+from alexnet_jax.learning.step import no_totals
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.dataset import device_pixels
 from alexnet_jax.run.feed import feed

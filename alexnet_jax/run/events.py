@@ -13,7 +13,7 @@ from clu import metric_writers
 from tensorboard.plugins.histogram import metadata
 
 from alexnet_jax.config import Config
-from alexnet_jax.learning.spread import Params
+from alexnet_jax.network.layers import Params
 from alexnet_jax.run.summaries import histograms, kernel_picture
 from alexnet_jax.run.wandb import WandbWriter
 from alexnet_jax.run.workdir import Workdir, leaves

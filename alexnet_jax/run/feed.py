@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PackedSet, read_batches
-from alexnet_jax.learning.step import Batch
-from alexnet_jax.mesh import batch_rows, place_rows
+from alexnet_jax.learning.state import Batch
+from alexnet_jax.sharding.rows import batch_rows, place_rows
 
 ON_DEVICE = 2  # batches that wait there
 

@@ -24,7 +24,7 @@ from alexnet_jax.data.packed import (
     refuse_early,
 )
 from alexnet_jax.errors import RefusedError, UserError
-from alexnet_jax.learning.step import state_shapes
+from alexnet_jax.learning.state import state_shapes
 from alexnet_jax.run.ancestor import check_ancestor
 from alexnet_jax.run.findings import MEND, OK, WARN, Answer, Finding, look, reason, size
 from alexnet_jax.run.lock import check_free

@@ -18,12 +18,13 @@ from jax.sharding import PartitionSpec
 from alexnet_jax.config import Config
 from alexnet_jax.data.packed import find_packed, packed_path
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.mesh import DATA, EVERYWHERE, make_mesh, shard, simulate_cpu_devices
 from alexnet_jax.planning.arithmetic import memory
 from alexnet_jax.run.findings import MEND, OK, WARN, Answer, Finding, look, reason, size
 from alexnet_jax.run.folders import checkpoint_bytes
 from alexnet_jax.run.installed import CUDA, GPU_LIST, TPU_LIST, version
 from alexnet_jax.run.meshes import open_run_mesh
+from alexnet_jax.sharding.mesh import DATA, REPLICATED, make_mesh, shard
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 
 MIB = 2**20
 NUMBERS = 2**18  # float32, that a device gives to the others: 1 MiB
@@ -156,7 +157,7 @@ def mesh_of(config: Config) -> Answer:
     there, wanted = jax.devices(), config.mesh.data * config.mesh.tower
     if there[0].platform != "cpu" and wanted > len(there):
         return WARN, f"the config asks for {wanted} devices, {len(there)} are here: for several hosts it fits"
-    mesh, why = open_run_mesh(config, 1)
+    mesh, why = open_run_mesh(config)
     data, tower = mesh.devices.shape
     idle = len(there) - mesh.size
     if idle:
@@ -167,7 +168,7 @@ def mesh_of(config: Config) -> Answer:
 def _shape(config: Config) -> tuple[int, int]:
     """As the config says, also where that is for several hosts, or as a run would choose here."""
     wanted = config.mesh.data, config.mesh.tower
-    return wanted if all(wanted) else open_run_mesh(config, 1)[0].devices.shape
+    return wanted if all(wanted) else open_run_mesh(config)[0].devices.shape
 
 
 def host_memory(config: Config | None) -> Answer:
@@ -238,12 +239,12 @@ def exchange() -> Answer:
 
 def gather(mesh: jax.sharding.Mesh) -> Callable[[jax.Array], jax.Array]:
     """Rows that are cut over devices, whole on each of them."""
-    return jax.jit(lambda x: x, out_shardings=shard(mesh, EVERYWHERE))
+    return jax.jit(lambda x: x, out_shardings=shard(mesh, REPLICATED))
 
 
 def add(mesh: jax.sharding.Mesh) -> Callable[[jax.Array], jax.Array]:
     """The sum of rows that are cut over devices, on each of them."""
-    return jax.jit(lambda x: x.sum(0), out_shardings=shard(mesh, EVERYWHERE))
+    return jax.jit(lambda x: x.sum(0), out_shardings=shard(mesh, REPLICATED))
 
 
 def seconds(program: Callable[[jax.Array], jax.Array], given: jax.Array) -> float:

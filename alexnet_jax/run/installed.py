@@ -14,7 +14,7 @@ from alexnet_jax.run.findings import MEND, OK, WARN, Answer, Finding, look
 ROOT = Path(__file__).parents[2]
 LIST, GPU_LIST, TPU_LIST = "requirements-cpu.txt", "requirements.txt", "requirements-tpu.txt"
 # Of the list; runs need all the others.
-FOR_TESTS = {"pytest", "pytest-xdist", "hypothesis", "ruff", "nbformat", "nbclient", "ipykernel"}
+FOR_TESTS = {"pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "nbformat", "nbclient", "ipykernel"}
 SHOWN = (
     "flax",
     "optax",

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from alexnet_jax.config import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.errors import ConfigError, RefusedError
-from alexnet_jax.mesh import check_towers
 from alexnet_jax.run.ancestor import check_ancestor
 from alexnet_jax.run.processes import read_words
 from alexnet_jax.run.table import Outcome, Row, compare, markdown, notes
 from alexnet_jax.run.workdir import Workdir, replace_text
+from alexnet_jax.sharding.mesh import check_towers
 
 DIVERGED_TXT = "diverged.txt"  # in the folder of a run: why it has no figures, and need not be tried again
 
@@ -40,7 +40,7 @@ def deal(flags: Mapping[str, tuple[str, ...]], seeds: Sequence[int], root: Workd
     for variant, words in flags.items():
         try:
             configs[variant] = read_words(words)
-            check_towers(configs[variant])
+            check_towers(configs[variant].mesh, configs[variant].network.towers)
         except ConfigError as error:
             raise ConfigError(f"variant {variant}: {error}") from error
     for one, other in itertools.combinations(configs, 2):

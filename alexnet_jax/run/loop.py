@@ -16,7 +16,8 @@ from alexnet_jax.data.batches import PackedSet, TrainingOrder
 from alexnet_jax.errors import ConfigError, DivergedError, Interrupted, RefusedError
 from alexnet_jax.learning.metrics import Totals, all_finite
 from alexnet_jax.learning.schedule import learning_rate, make_pace
-from alexnet_jax.learning.step import Batch, Health, make_train_step, no_totals
+from alexnet_jax.learning.state import Batch
+from alexnet_jax.learning.step import Health, make_train_step, no_totals
 from alexnet_jax.run.alarm import StallAlarm
 from alexnet_jax.run.checkpoint import Checkpoints, Kept
 from alexnet_jax.run.closing import closing

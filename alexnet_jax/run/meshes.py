@@ -7,30 +7,26 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.mesh import check_batch, check_blocks, check_towers, open_mesh, simulate_cpu_devices
-from alexnet_jax.planning.chips import chip_of
-from alexnet_jax.planning.cost import choose_mesh
+from alexnet_jax.sharding.blocks import check_blocks
+from alexnet_jax.sharding.mesh import open_mesh
+from alexnet_jax.sharding.platform import simulate_cpu_devices
+from alexnet_jax.sharding.rows import check_batch
 
 
-def open_run_mesh(config: Config, hosts: int) -> tuple[Mesh, str]:
-    """The mesh of a config, and why it is that where it was chosen: fields that are 0, by a step's cost."""
-    check_towers(config)
-    if config.mesh.cpu_devices:
-        simulate_cpu_devices(config.mesh.cpu_devices)
-    devices = jax.devices()
-    check_devices([device.process_index for device in devices])
-    (data, tower), why = (config.mesh.data, config.mesh.tower), ""
-    if not (data and tower):
-        each, chip = len(devices) // hosts, chip_of(devices[0].device_kind)
-        (data, tower), reason = choose_mesh(config, hosts, each, chip)
-        why = f"{data} x {tower} (data x tower): {reason}"
-    placed = dataclasses.replace(config.mesh, data=data, tower=tower, cpu_devices=0)
-    mesh = open_mesh(dataclasses.replace(config, mesh=placed))
+def open_run_mesh(config: Config) -> tuple[Mesh, str]:
+    """The mesh of a config, and in words what was chosen, if anything was."""
+    wanted = config.mesh
+    if wanted.cpu_devices:
+        simulate_cpu_devices(wanted.cpu_devices)
+    check_devices([device.process_index for device in jax.devices()])
+    mesh = open_mesh(dataclasses.replace(wanted, cpu_devices=0), config.network.towers)
     check_hosts(mesh)
-    check_batch(mesh, "train.batch_size", config.train.batch_size)
-    check_batch(mesh, "evaluation.batch_size", config.evaluation.batch_size)
-    check_blocks(mesh, config.train.blocks)
-    return mesh, why
+    data, tower = mesh.devices.shape
+    check_batch(data, "train.batch_size", config.train.batch_size)
+    check_batch(data, "evaluation.batch_size", config.evaluation.batch_size)
+    check_blocks(data, config.train.blocks)
+    chosen = not (wanted.data and wanted.tower)
+    return mesh, f"{data} x {tower} (data x tower): the widest tower axis that fits" if chosen else ""
 
 
 def check_devices(owners: list[int]) -> None:

@@ -9,12 +9,12 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config, NetworkConfig, ScheduleConfig
 from alexnet_jax.data.batches import PackedSet
-from alexnet_jax.learning.spread import Params
-from alexnet_jax.mesh import DATA, TOWER
-from alexnet_jax.network.alexnet import layer_sizes, pool_of
+from alexnet_jax.network.layers import Params
+from alexnet_jax.network.shapes import POOL_OF, layer_sizes
 from alexnet_jax.run.ancestor import CLASSIFIER
 from alexnet_jax.run.closing import aligned
 from alexnet_jax.run.processes import shorter
+from alexnet_jax.sharding.mesh import DATA, TOWER
 
 COLUMNS = ("layer", "output", "kernel", "parameters", "spec", "reads", "then")
 MOST_ROWS = 8  # of devices that are drawn
@@ -79,26 +79,24 @@ def network_table(config: NetworkConfig, params: Params) -> str:
         rows.append((name, output, " x ".join(map(str, kernel.shape)), f"{count:,}", spec, reads, then))
     lines = aligned(rows, left=(0, 2, 4, 5, 6)).splitlines()
     one = "1 tower" if config.towers == 1 else f"{config.towers} towers, the first axis of every array"
-    return "\n".join([f"net    {one}; {config.compute_dtype}", *(f"       {line}" for line in lines)])
+    return "\n".join([f"net    {one}; {config.precision}", *(f"       {line}" for line in lines)])
 
 
 def _then(config: NetworkConfig, name: str, sizes: dict[str, int]) -> Iterator[str]:
     """What follows a layer's products, in order."""
-    lrn, pool = config.lrn, pool_of(name)
-    if name in lrn.before_activation:
-        yield "LRN"
-    if name != CLASSIFIER:
+    side = sizes.get(POOL_OF.get(name, ""))
+    words = {
+        "activation": config.activation,
+        "lrn": "LRN" if config.lrn.over == "tower" else "LRN over all towers",
+        "map_norm": "LRN in maps",
+        "batch_norm": "batch norm",
+        "max_pool": f"pool to {side} x {side}",
+        "average_pool": f"average pool to {side} x {side}",
+    }
+    if name in config.convs():
+        yield from (words[operation] for operation in config.convs()[name].then)
+    if name in config.hidden():
         yield config.activation
-    if name in lrn.after_activation:
-        yield "LRN"
-    if name in config.map_norm.after:
-        yield "LRN in maps"
-    if name in config.pool.after:
-        yield f"pool to {sizes[pool]} x {sizes[pool]}"
-    if name in lrn.after_pool:
-        yield "LRN"
-    if name in config.batch_norm.after:
-        yield "batch norm"
     if name in config.hidden() and config.dropout:
         yield f"dropout {config.dropout:g}"
 

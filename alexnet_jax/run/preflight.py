@@ -24,20 +24,21 @@ OWN = ("data.dir", "data.threads", "data.keep_mib")
 
 def preflight(
     cluster: Cluster | None, workdir: Workdir, checks: Callable[[], Config], seconds: int
-) -> tuple[Config, int]:
-    """The config that this process's own `checks` give, and the number of hosts.
+) -> Config:
+    """The config that this process's own `checks` give.
 
     Several processes compare what they are about to do, and hear of each other's problems.
     """
     if cluster is None:
-        return checks(), 1
+        return checks()
     config, problem, facts = None, None, {}
     try:
         config = checks()
         facts = _facts(config)
     except UserError as error:
         problem = str(error)
-    return config, roll_call(cluster, workdir.path, facts, problem, _compare, seconds)
+    roll_call(cluster, workdir.path, facts, problem, _compare, seconds)
+    return config
 
 
 def _facts(config: Config) -> Facts:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import STOPPED, ConfigError, Interrupted, LostError, UserError
-from alexnet_jax.network.alexnet import layer_sizes
+from alexnet_jax.network.shapes import layer_sizes
 from alexnet_jax.run.guard import leave
 
 

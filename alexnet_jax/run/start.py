@@ -10,11 +10,12 @@ from jax.sharding import Mesh
 from alexnet_jax.config import Config
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.learning.metrics import Totals
-from alexnet_jax.learning.step import State, abstract_state, init_state, no_totals, state_shapes
-from alexnet_jax.mesh import EVERYWHERE, shard
+from alexnet_jax.learning.state import State, abstract_state, init_state, state_shapes
+from alexnet_jax.learning.step import no_totals
 from alexnet_jax.run.ancestor import CLASSIFIER
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import REPLICATED, shard
 
 
 @dataclass
@@ -63,6 +64,6 @@ def check_fits(before: Config, config: Config) -> None:
 
 def _abstract(config: Config, mesh: Mesh) -> tuple[State, Totals]:
     """What checkpoints hold, without its numbers."""
-    place = shard(mesh, EVERYWHERE)
+    place = shard(mesh, REPLICATED)
     totals = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), Totals.zero())
     return abstract_state(config, mesh), totals

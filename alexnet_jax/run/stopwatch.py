@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from alexnet_jax.learning.step import Batch
+from alexnet_jax.learning.state import Batch
 
 STATM = Path("/proc/self/statm")
 

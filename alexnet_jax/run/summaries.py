@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from alexnet_jax.learning.spread import Params
+from alexnet_jax.network.layers import Params
 
 COLUMNS, GAP, ENLARGED = 16, 1, 4  # kernels side by side, pixels between them, and how large each is drawn
 BUCKETS = 50

@@ -103,7 +103,10 @@ class Workdir:
         try:
             return build(json.loads(self.config_path.read_text()))
         except ConfigError as error:
-            raise RefusedError(f"{self.config_path} does not fit this version: {error}") from error
+            raise RefusedError(
+                f"{self.config_path} does not fit this version ({error}): go on with that which wrote it "
+                "or choose another --workdir"
+            ) from error
         except (ValueError, RecursionError, OSError) as error:
             raise RefusedError(f"{self.config_path} is corrupt: {error}") from error
 

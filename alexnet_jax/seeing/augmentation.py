@@ -15,7 +15,7 @@ from jax import numpy as jnp
 from alexnet_jax.config import Config
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.learning.augment import Colours, Pixels, draw_colours, random_view
-from alexnet_jax.learning.step import example_keys
+from alexnet_jax.learning.loss import example_keys
 from alexnet_jax.seeing.opened import Opened
 from alexnet_jax.seeing.paper import COLOURS, FAINT, INK, SMALL, USUAL, bare, head, plain, sheet
 

@@ -14,10 +14,11 @@ from alexnet_jax.config import NetworkConfig
 from alexnet_jax.data.picture_files import File, FileBatch
 from alexnet_jax.data.progress import Progress
 from alexnet_jax.errors import ConfigError, RefusedError
-from alexnet_jax.learning.prediction import make_stage_step
-from alexnet_jax.mesh import DATA, place_rows
-from alexnet_jax.network.alexnet import stage_names
+from alexnet_jax.learning.prediction import make_activation_step
+from alexnet_jax.network.shapes import stage_names
 from alexnet_jax.seeing.opened import Opened
+from alexnet_jax.sharding.mesh import DATA
+from alexnet_jax.sharding.rows import place_rows
 
 Features = Callable[[np.ndarray], np.ndarray]
 
@@ -39,7 +40,7 @@ def make_features(opened: Opened, stage: str, most: int) -> Features:
     check_stage(opened.config.network, stage)
     rows = opened.mesh.shape[DATA]
     size = -(-most // rows) * rows
-    step = make_stage_step(opened.config, opened.mesh, (stage,))
+    step = make_activation_step(opened.config, opened.mesh, (stage,))
     units = opened.config.network.classes if stage == "fc8" else None  # of which some are there to fill up
 
     def features(pictures: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from jax import numpy as jnp
 
 from alexnet_jax.config import LrnConfig, NetworkConfig
-from alexnet_jax.network.alexnet import ACTIVATIONS, lrn_factor
 from alexnet_jax.network.lrn import local_response_norm
+from alexnet_jax.network.variants import ACTIVATIONS, lrn_factor
 from alexnet_jax.seeing.opened import Opened
 from alexnet_jax.seeing.paper import COLOURS, INK, LIGHT, LINES, SMALL, SPELT, USUAL, head, plain, sheet
 
@@ -97,8 +97,7 @@ def _row(size: int) -> tuple[list[np.ndarray], list[float]]:
 
 def _where(network: NetworkConfig) -> str:
     """After which layers this run normalises."""
-    lrn = network.lrn
-    layers = sorted({*lrn.before_activation, *lrn.after_activation, *lrn.after_pool})
+    layers = [name for name, conv in network.convs().items() if "lrn" in conv.then]
     return f"; LRN is in {' and '.join(layers)}" if layers else "; it has no LRN"
 
 

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alexnet_jax.learning.prediction import make_stage_step
-from alexnet_jax.mesh import DATA, place_rows
+from alexnet_jax.learning.prediction import make_activation_step
 from alexnet_jax.seeing.opened import Opened
 from alexnet_jax.seeing.paper import LIGHT, SMALL, WIDTH, bare, head, percent, sheet
+from alexnet_jax.sharding.mesh import DATA
+from alexnet_jax.sharding.rows import place_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ def responses(opened: Opened, picture: np.ndarray) -> dict[str, np.ndarray]:
     count = opened.mesh.shape[DATA]
     pictures = np.repeat(picture[None], count, axis=0)  # one for each row of devices
     placed = place_rows(opened.mesh, np.arange(count), pictures, count)
-    found = make_stage_step(opened.config, opened.mesh, layers)(opened.state, opened.pixels, placed)
+    found = make_activation_step(opened.config, opened.mesh, layers)(opened.state, opened.pixels, placed)
     return {name: np.asarray(found[name])[:, 0] for name in layers}
 
 

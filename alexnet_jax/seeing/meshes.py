@@ -11,10 +11,11 @@ import jax
 from jax.sharding import NamedSharding
 
 from alexnet_jax.config import NetworkConfig
-from alexnet_jax.mesh import DATA, TOWER, check_batch, row_spec, shard
-from alexnet_jax.network.alexnet import SCORES
+from alexnet_jax.network.shapes import SCORES
 from alexnet_jax.seeing.opened import Opened
 from alexnet_jax.seeing.paper import COLOURS, INK, LINES, SMALL, USUAL, WIDTH, bare, head, sheet
+from alexnet_jax.sharding.mesh import DATA, ROWS, TOWER, shard
+from alexnet_jax.sharding.rows import check_batch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,8 +77,8 @@ def mesh(opened: Opened) -> "Figure":
 def holdings(opened: Opened) -> list[Holding]:
     """What each device has, row by row of the mesh."""
     size, leaves = opened.config.train.batch_size, jax.tree.leaves(opened.state.params)
-    check_batch(opened.mesh, "train.batch_size", size)
-    pictures = _along_first(shard(opened.mesh, row_spec(opened.mesh)), (size,))
+    check_batch(opened.mesh.shape[DATA], "train.batch_size", size)
+    pictures = _along_first(shard(opened.mesh, ROWS), (size,))
     towers = _along_first(leaves[0].sharding, leaves[0].shape)
     parameters = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
     return [

@@ -13,12 +13,13 @@ from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.data.progress import Progress
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.learning.augment import Pixels
-from alexnet_jax.learning.step import State
-from alexnet_jax.mesh import check_batch, open_mesh
+from alexnet_jax.learning.state import State
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.dataset import DatasetFacts, device_pixels, open_facts
 from alexnet_jax.run.start import restore
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import DATA, open_mesh
+from alexnet_jax.sharding.rows import check_batch
 
 SPLIT = "validation"
 
@@ -61,7 +62,7 @@ class Opened:
         """Log-probabilities f32[images, classes] for the validation split, and its labels."""
         from alexnet_jax.run.evaluation import Evaluator
 
-        check_batch(self.mesh, "evaluation.batch_size", self.config.evaluation.batch_size)
+        check_batch(self.mesh.shape[DATA], "evaluation.batch_size", self.config.evaluation.batch_size)
         evaluator = Evaluator(self.config, self.mesh, self.packed)
         with Progress("asking the network", evaluator.images) as progress:
             return evaluator.predict(self.state, progress.update)
@@ -82,6 +83,6 @@ def open_run(
 ) -> Opened:
     """A run at a step, or at its newest checkpoint; on its own mesh and by its own config, or by others."""
     config = config or workdir.read_config()
-    mesh = open_mesh(config) if mesh is None else mesh
+    mesh = open_mesh(config.mesh, config.network.towers) if mesh is None else mesh
     with contextlib.closing(Checkpoints(workdir.checkpoints)) as checkpoints:
         return Opened(workdir, config, mesh, restore(checkpoints, step, config, mesh))

@@ -17,9 +17,10 @@ from jax import numpy as jnp
 from jax.sharding import NamedSharding
 
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import EVERYWHERE, TOWER, known_options, shard
 from alexnet_jax.planning.table import columns
 from alexnet_jax.seeing.layout import device_bytes, device_words, parts, spec_words
+from alexnet_jax.sharding.mesh import REPLICATED, TOWER, shard
+from alexnet_jax.sharding.platform import cpu_options, platform_of
 
 HEADINGS = ("parameter", "shape", "spec", "bytes", "tower", "devices", "mean", "deviation", "norm")
 TOGETHER = 4  # arrays that a program reduces
@@ -68,15 +69,13 @@ def rows(tree: Any) -> list[Row]:
 def _moments(arrays: list[jax.Array]) -> list[jax.Array]:
     """Mean and variance of each tower, f32[towers, 2], on every device."""
     mesh = arrays[0].sharding.mesh
-    return _reducer(mesh.devices.flat[0].platform, shard(mesh, EVERYWHERE))(arrays)
+    return _reducer(platform_of(mesh), shard(mesh, REPLICATED))(arrays)
 
 
 @functools.cache
 def _reducer(platform: str, place: NamedSharding) -> Callable[[list[jax.Array]], list[jax.Array]]:
-    options = {}
-    if platform == "cpu":
-        options |= known_options(xla_backend_optimization_level=0)
-        options |= known_options(xla_cpu_use_fusion_emitters=False)
+    options = cpu_options(platform, xla_backend_optimization_level=0)
+    options |= cpu_options(platform, xla_cpu_use_fusion_emitters=False)
 
     def reduce(x: jax.Array) -> jax.Array:
         axes = tuple(range(1, x.ndim))

@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 from alexnet_jax.config import Config
 from alexnet_jax.data.picture_files import FileBatch
 from alexnet_jax.learning.prediction import make_prediction_step
-from alexnet_jax.mesh import DATA, place_rows
 from alexnet_jax.seeing.answers import likeliest
 from alexnet_jax.seeing.opened import Opened
+from alexnet_jax.sharding.mesh import DATA
+from alexnet_jax.sharding.rows import place_rows
 
 MOST = 32  # pictures in a batch: while it is computed the next is decoded
 

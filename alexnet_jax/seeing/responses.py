@@ -10,12 +10,19 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.learning.prediction import Look, LookStep, StageStep, make_look_step, make_stage_step
-from alexnet_jax.learning.step import Batch
-from alexnet_jax.mesh import DATA, check_batch
-from alexnet_jax.network.alexnet import stage_names
+from alexnet_jax.learning.prediction import (
+    ActivationStep,
+    StatisticsStep,
+    TowerStatistics,
+    make_activation_step,
+    make_statistics_step,
+)
+from alexnet_jax.learning.state import Batch
+from alexnet_jax.network.shapes import stage_names
 from alexnet_jax.planning.table import columns
 from alexnet_jax.seeing.opened import Opened
+from alexnet_jax.sharding.mesh import DATA
+from alexnet_jax.sharding.rows import check_batch
 
 SPLIT, LAST = "validation", "fc8"
 HEADINGS = ("stage", "tower", "mean", "deviation", "zeros", "norm", "gradient mean", "deviation", "norm")
@@ -27,8 +34,8 @@ class Response:
 
     stage: str
     tower: int
-    activation: Look  # of floats
-    gradient: Look
+    activation: TowerStatistics  # of floats
+    gradient: TowerStatistics
 
 
 def responses(run: Opened, pictures: int | None = None) -> str:
@@ -69,7 +76,7 @@ def first_pictures(run: Opened, pictures: int | None = None) -> Batch:
         pictures = min(run.config.evaluation.batch_size, there) // rows * rows
     if not 0 < pictures <= there:
         raise ConfigError(f"pictures={pictures} must be from 1 to {there}, the pictures to validate")
-    check_batch(run.mesh, "pictures", pictures)
+    check_batch(run.mesh.shape[DATA], "pictures", pictures)
     # Here, as they bring TensorFlow, which whoever looks at parameters need not wait for.
     from alexnet_jax.data.batches import EvaluationOrder
     from alexnet_jax.run.feed import feed
@@ -80,10 +87,10 @@ def first_pictures(run: Opened, pictures: int | None = None) -> Batch:
 
 
 @functools.cache
-def _look_step(config: Config, mesh: Mesh) -> LookStep:
-    return make_look_step(config, mesh)
+def _look_step(config: Config, mesh: Mesh) -> StatisticsStep:
+    return make_statistics_step(config, mesh)
 
 
 @functools.cache
-def _score_step(config: Config, mesh: Mesh) -> StageStep:
-    return make_stage_step(config, mesh, (LAST,))
+def _score_step(config: Config, mesh: Mesh) -> ActivationStep:
+    return make_activation_step(config, mesh, (LAST,))

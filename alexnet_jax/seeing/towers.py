@@ -5,11 +5,12 @@ Everything is taken from the config of the network, as the network itself takes 
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alexnet_jax.config import NetworkConfig
-from alexnet_jax.network.alexnet import SCORES, layer_sizes, stage_names
+from alexnet_jax.config import NetworkConfig, Operation
+from alexnet_jax.network.shapes import POOL_OF, SCORES, layer_sizes, stage_names
 from alexnet_jax.seeing.opened import Opened
 from alexnet_jax.seeing.paper import COLOURS, FAINT, INK, SMALL, SPELT, USUAL, bare, head, sheet
 
@@ -94,7 +95,7 @@ def _made(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What a stage of a tower makes of what it reads, and the shape of the weights that it takes."""
     side, count = layer_sizes(network).get(name, 0), network.towers
-    if name.startswith("pool"):
+    if name in POOL_OF.values():
         return (side, side, read[-1]), ()
     if name in network.convs():
         conv = network.convs()[name]
@@ -113,15 +114,19 @@ def describe(network: NetworkConfig, stage: Stage) -> str:
         return "less the mean"
     if name == SCORES:
         return f"of {network.classes:,} classes"
-    if name.startswith("pool"):
-        return ", ".join([f"max {pool.window} x {pool.window}, {pool.stride} apart", *_last(network, name)])
+    for of, conv in network.convs().items():
+        if conv.pool and name == POOL_OF[of]:
+            kind = "max" if conv.pool == "max_pool" else "average"
+            rest = _words(network, conv.then[conv.then.index(conv.pool) + 1 :])
+            return ", ".join([f"{kind} {pool.window} x {pool.window}, stride {pool.stride}", *rest])
     if name in network.hidden() or name == "fc8":
         return ", ".join([f"{stage.kernel[0]:,} inputs", *_hidden(network, name)])
     conv = network.convs()[name]
     what = f"{conv.size} x {conv.size} x {stage.kernel[-2]} kernels"
     what += " per place" if name in network.unshared else ""
-    apart = [f"{conv.stride} apart"] if conv.stride > 1 else []
-    return ", ".join([what, *apart, *_inside(network, name)])
+    stride = [f"stride {conv.stride}"] if conv.stride > 1 else []
+    before = itertools.takewhile(lambda operation: operation != conv.pool, conv.then)
+    return ", ".join([what, *stride, *_words(network, list(before))])
 
 
 def _hidden(network: NetworkConfig, name: str) -> list[str]:
@@ -132,21 +137,15 @@ def _hidden(network: NetworkConfig, name: str) -> list[str]:
     return [SPELT[network.activation], *dropout]
 
 
-def _inside(network: NetworkConfig, name: str) -> list[str]:
-    """What comes after a convolution, before its pool if it has one."""
-    lrn = network.lrn
-    words = ["LRN"] if name in lrn.before_activation else []
-    words.append(SPELT[network.activation])
-    words += ["LRN"] if name in lrn.after_activation else []
-    words += ["map norm"] if name in network.map_norm.after else []
-    return words if name in network.pool.after else words + _last(network, name)
-
-
-def _last(network: NetworkConfig, name: str) -> list[str]:
-    """What comes at the end of a convolution, or of its pool."""
-    of = name.replace("pool", "conv")
-    words = ["LRN"] if of in network.lrn.after_pool else []
-    return words + (["batch norm"] if of in network.batch_norm.after else [])
+def _words(network: NetworkConfig, operations: Sequence[Operation]) -> list[str]:
+    """What follows a convolution, or its pool."""
+    words = {
+        "activation": SPELT[network.activation],
+        "lrn": "LRN" if network.lrn.over == "tower" else "LRN over all towers",
+        "map_norm": "map norm",
+        "batch_norm": "batch norm",
+    }
+    return [words[operation] for operation in operations]
 
 
 def _heights(network: NetworkConfig) -> dict[str, float]:

@@ -7,12 +7,12 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import DATA, TOWER
 from alexnet_jax.planning.arithmetic import exchanged
 from alexnet_jax.planning.collectives import OTHER, totals
 from alexnet_jax.planning.planner import Program, compile_step
 from alexnet_jax.planning.table import communication as lines
 from alexnet_jax.seeing.opened import Opened
+from alexnet_jax.sharding.mesh import DATA, TOWER
 
 
 def communication(run: Opened) -> str:

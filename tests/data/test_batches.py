@@ -128,7 +128,7 @@ import contextlib, sys, time
 from etils import epath
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.run.feed import feed
 
 order = TrainingOrder(seed=0, images=40, batch_size=4)

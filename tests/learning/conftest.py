@@ -5,8 +5,8 @@ import functools
 import jax
 import pytest
 
-from alexnet_jax.learning import spread
-from alexnet_jax.mesh import compiler_options
+from alexnet_jax.sharding import platform
+from alexnet_jax.sharding.platform import compiler_options
 
 PLAIN = {"xla_cpu_use_fusion_emitters": False}  # twice as fast to compile
 
@@ -25,7 +25,7 @@ def less_optimised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def optimise(monkeypatch: pytest.MonkeyPatch, level: int) -> None:
     options = lower_options(level)
-    monkeypatch.setattr(spread, "compiler_options", lambda platform: compiler_options(platform) | options)
+    monkeypatch.setattr(platform, "compiler_options", lambda name: compiler_options(name) | options)
 
 
 def lower_options(level: int) -> dict[str, str | int]:

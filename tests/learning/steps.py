@@ -8,19 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.config import Config
+from alexnet_jax.config import AugmentConfig, Config
 from alexnet_jax.learning.augment import Pixels, pixels
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import (
-    Batch,
-    State,
-    abstract_state,
-    init_state,
-    make_train_step,
-    state_shardings,
-)
-from alexnet_jax.mesh import batch_rows, make_mesh, place_rows
+from alexnet_jax.learning.state import Batch, State, abstract_state, init_state, state_shardings
+from alexnet_jax.learning.step import make_train_step
+from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.sharding.rows import batch_rows, place_rows
 
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -58,8 +53,13 @@ def random_looks(config: Config) -> tuple[np.ndarray, np.ndarray]:
     return mean, factor @ factor.T
 
 
+def pixels_of(mean: np.ndarray, covariance: np.ndarray, config: AugmentConfig) -> Pixels:
+    values, vectors = np.linalg.eigh(covariance)
+    return pixels(mean, np.maximum(values, 0), vectors, config)
+
+
 def random_pixels(config: Config) -> Pixels:
-    return pixels(*random_looks(config), config.augment)
+    return pixels_of(*random_looks(config), config.augment)
 
 
 @functools.cache

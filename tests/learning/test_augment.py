@@ -9,8 +9,9 @@ import pytest
 
 from alexnet_jax.build import build
 from alexnet_jax.config import AugmentConfig
-from alexnet_jax.learning.augment import Pixels, draw_colours, fixed_views, pixels, random_view, shared
+from alexnet_jax.learning.augment import Pixels, draw_colours, fixed_views, random_view, shared
 from configs.imagenet import PAPER
+from tests.learning.steps import pixels_of
 
 PLAIN = build(PAPER | {"augment": PAPER["augment"] | {"colour_noise": 0.0}}).augment
 SIZE, CROP = 20, 12
@@ -28,7 +29,7 @@ def views(
 
 
 def blank(size: int) -> Pixels:
-    return pixels(np.zeros((size, size, 3)), np.eye(3), PLAIN)
+    return pixels_of(np.zeros((size, size, 3)), np.eye(3), PLAIN)
 
 
 def test_crops_and_flips() -> None:
@@ -56,7 +57,7 @@ def test_the_papers_factor() -> None:
 
 def test_the_mean_moves_with_the_crop() -> None:
     """Section 2 subtracts the mean of each pixel, so where the crop lies does not matter."""
-    looks = pixels(PICTURE.astype(float), np.eye(3), PLAIN)
+    looks = pixels_of(PICTURE.astype(float), np.eye(3), PLAIN)
     assert not views(PICTURE, looks, CROP, PLAIN, 50).any()
 
 
@@ -66,14 +67,14 @@ def test_colour_noise(unit: str) -> None:
     factor = np.random.default_rng(0).normal(0, 3, (3, 3))
     covariance = factor @ factor.T
     config = dataclasses.replace(PLAIN, flip=False, colour_noise=0.1, colour_unit=unit)
-    looks = pixels(np.zeros((1, 1, 3)), covariance, config)
+    looks = pixels_of(np.zeros((1, 1, 3)), covariance, config)
     draws = views(np.zeros((1, 1, 3), np.uint8), looks, 1, config, 20000).reshape(-1, 3)
     values, vectors = np.linalg.eigh(covariance)
     power = values if unit == "root_eigenvalue" else values**2
     wanted = 0.01 * (vectors * power) @ vectors.T
     np.testing.assert_allclose(np.cov(draws.T), wanted, atol=0.03 * np.abs(wanted).max())
     assert np.abs(draws.mean(axis=0)).max() < 4 * np.sqrt(wanted.max() / len(draws))
-    wide = pixels(np.zeros((4, 4, 3)), covariance, config)
+    wide = pixels_of(np.zeros((4, 4, 3)), covariance, config)
     one = views(np.zeros((4, 4, 3), np.uint8), wide, 4, config, 1)[0]
     assert np.ptp(one, axis=(0, 1)).max() == 0
     assert one.any()
@@ -84,13 +85,13 @@ def test_the_ten_views() -> None:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
     mean = rng.uniform(0, 255, (256, 256, 3)).astype(np.float32)
-    found = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 10, PLAIN))
+    found = np.asarray(fixed_views(pictures, pixels_of(mean, np.eye(3), PLAIN), 224, 10, PLAIN))
     centred = pictures - mean
     for i, (top, left) in enumerate([(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]):
         window = centred[:, top : top + 224, left : left + 224]
         np.testing.assert_allclose(found[i], window, atol=1e-4)
         np.testing.assert_allclose(found[i + 5], window[:, :, ::-1], atol=1e-4)
-    centre = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 224, 1, PLAIN))
+    centre = np.asarray(fixed_views(pictures, pixels_of(mean, np.eye(3), PLAIN), 224, 1, PLAIN))
     np.testing.assert_array_equal(centre[0], found[2])
 
 
@@ -99,7 +100,7 @@ def test_the_nine_views() -> None:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     mean = rng.uniform(0, 255, (32, 32, 3)).astype(np.float32)
-    found = np.asarray(fixed_views(pictures, pixels(mean, np.eye(3), PLAIN), 24, 9, PLAIN))
+    found = np.asarray(fixed_views(pictures, pixels_of(mean, np.eye(3), PLAIN), 24, 9, PLAIN))
     assert len(found) == 9
     centred = pictures - mean
     for view, (top, left) in zip(found, [(i, j) for i in (0, 4, 8) for j in (0, 4, 8)], strict=True):
@@ -122,7 +123,7 @@ def test_the_sources_crops() -> None:
 
 
 def test_the_sources_mean_stays_in_the_middle() -> None:
-    looks = pixels(PICTURE.astype(float), np.eye(3), PLAIN)
+    looks = pixels_of(PICTURE.astype(float), np.eye(3), PLAIN)
     config = dataclasses.replace(PLAIN, flip=False, mean="centre")
     found = views(PICTURE, looks, CROP, config, 50)
     offsets = found[:, 0, 0, :2]  # how far the crop lies from the middle
@@ -134,7 +135,7 @@ def test_the_sources_mean_stays_in_the_middle() -> None:
 
 def test_the_sources_mean_is_not_mirrored() -> None:
     """It comes off after the flip, from crops and from the five mirrored views."""
-    looks = pixels(PICTURE.astype(float), np.eye(3), PLAIN)
+    looks = pixels_of(PICTURE.astype(float), np.eye(3), PLAIN)
     config = dataclasses.replace(PLAIN, mean="centre")
     middle = PICTURE[4:-4, 4:-4].astype(float)
     crops = {window.tobytes() for window in views(PICTURE, looks, CROP, config, 200) + middle}
@@ -148,7 +149,7 @@ def test_the_sources_mean_is_not_mirrored() -> None:
 def test_the_source_divides_while_there_is_noise() -> None:
     """(view + noise) / 1.1, and neither once the noise has ended."""
     config = dataclasses.replace(PLAIN, flip=False, colour_noise=0.1, colour_divides=True)
-    looks = pixels(np.zeros((SIZE, SIZE, 3)), 100 * np.eye(3), config)
+    looks = pixels_of(np.zeros((SIZE, SIZE, 3)), 100 * np.eye(3), config)
     plain = dataclasses.replace(config, colour_divides=False)
     noisy = views(PICTURE, looks, CROP, plain, 5)
     np.testing.assert_allclose(views(PICTURE, looks, CROP, config, 5), noisy / 1.1, rtol=1e-6)

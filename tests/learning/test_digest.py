@@ -6,7 +6,7 @@ import pytest
 from jax import numpy as jnp
 
 from alexnet_jax.learning.digest import digests
-from alexnet_jax.mesh import EVERYWHERE, PARAMETERS, make_mesh, shard
+from alexnet_jax.sharding.mesh import PARAMETERS, REPLICATED, make_mesh, shard
 
 KINDS = (jnp.float32, jnp.int32, jnp.bfloat16, jnp.uint8, jnp.float64)
 
@@ -49,7 +49,7 @@ def test_any_mesh() -> None:
     wanted = {name: by_hand(x) for name, x in tree.items()}
     for shape in ((1, 1), (1, 2), (2, 2), (4, 1), (4, 2)):
         mesh = make_mesh(*shape)
-        places = {"cut": shard(mesh, PARAMETERS), "whole": shard(mesh, EVERYWHERE)}
+        places = {"cut": shard(mesh, PARAMETERS), "whole": shard(mesh, REPLICATED)}
         assert digests(jax.device_put(tree, places)) == wanted, shape
 
 

@@ -22,18 +22,26 @@ from alexnet_jax.config import (
     LrnConfig,
     MapNormConfig,
     NetworkConfig,
+    Operation,
     PoolConfig,
 )
-from alexnet_jax.learning.augment import pixels
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.optimizer import make_optimizer
 from alexnet_jax.learning.schedule import make_pace
-from alexnet_jax.learning.step import State, make_train_step, state_shardings
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import State, state_shardings
+from alexnet_jax.learning.step import make_train_step
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import imagenet, variants
 from tests.learning.by_hand import Moment, Moved, Recipe, regress, train
-from tests.learning.steps import blotched_rows, random_batch, random_looks, relative_error, velocity
-from tests.network.networks import parts
+from tests.learning.steps import (
+    blotched_rows,
+    pixels_of,
+    random_batch,
+    random_looks,
+    relative_error,
+    velocity,
+)
+from tests.network.networks import following, parts
 from tests.network.reference import ACTIVATIONS, Params, activate, scores
 
 pytestmark = pytest.mark.usefixtures("less_optimised")
@@ -41,18 +49,25 @@ pytestmark = pytest.mark.usefixtures("less_optimised")
 # The source's 32 pictures with one crop lie on both rows of a mesh of two, and eight have another.
 BATCH, SIDE = 40, 76
 
+
+def conv(
+    deviation: float, bias: float, width: int, size: int, stride: int, padding: int, *then: Operation
+) -> ConvConfig:
+    return ConvConfig(deviation, bias, width, size, stride, padding, "up", then)
+
+
 # Sections 3.3-3.5, with few maps. At 68 pixels the maps are 16, 8, 4 and 2 wide: the last window of conv1 and
 # of every pool overlaps the end. The deviations let every layer and normalisation matter.
 PAPER = NetworkConfig(
     towers=2,
     image_size=68,
     classes=9,
-    conv1=ConvConfig(deviation=0.05, bias=0.0, width=16, size=11, stride=4, padding=0),
-    conv2=ConvConfig(deviation=0.10, bias=1.0, width=32, size=5, stride=1, padding=2),
-    conv3=ConvConfig(deviation=0.05, bias=0.0, width=24, size=3, stride=1, padding=1),
-    conv4=ConvConfig(deviation=0.10, bias=1.0, width=24, size=3, stride=1, padding=1),
-    conv5=ConvConfig(deviation=0.10, bias=1.0, width=16, size=3, stride=1, padding=1),
-    conv6=ConvConfig(deviation=0.10, bias=1.0, width=0, size=3, stride=1, padding=1),
+    conv1=conv(0.05, 0.0, 16, 11, 4, 0, "activation", "lrn", "max_pool"),
+    conv2=conv(0.10, 1.0, 32, 5, 1, 2, "activation", "lrn", "max_pool"),
+    conv3=conv(0.05, 0.0, 24, 3, 1, 1, "activation"),
+    conv4=conv(0.10, 1.0, 24, 3, 1, 1, "activation"),
+    conv5=conv(0.10, 1.0, 16, 3, 1, 1, "activation", "max_pool"),
+    conv6=conv(0.10, 1.0, 0, 3, 1, 1, "activation"),
     fc6=DenseConfig(deviation=0.10, bias=1.0, width=20),
     fc7=DenseConfig(deviation=0.10, bias=1.0, width=36),
     fc8=LayerConfig(deviation=0.10, bias=0.0),
@@ -65,23 +80,22 @@ PAPER = NetworkConfig(
         alpha=1e-4,
         alpha_times="sum",
         beta=0.75,
-        before_activation=(),
-        after_activation=("conv1", "conv2"),
-        after_pool=(),
+        over="tower",
     ),
-    map_norm=MapNormConfig(size=5, k=1.0, alpha=1e-3, beta=0.75, after=()),
-    pool=PoolConfig(window=3, stride=2, after=("conv1", "conv2", "conv5")),
-    batch_norm=BatchNormConfig(epsilon=1e-4, decay=0.9, after=()),
+    map_norm=MapNormConfig(size=5, k=1.0, alpha=1e-3, beta=0.75),
+    pool=PoolConfig(window=3, stride=2, rounding="up"),
+    batch_norm=BatchNormConfig(epsilon=1e-4, decay=0.9),
     dropout=0.5,
-    compute_dtype="float64",
+    precision="float64",
 )
 # Alpha times the mean of squares, before conv1's ReLU; and normalisation within the maps of conv2.
 SOURCE = dataclasses.replace(
-    PAPER,
-    lrn=dataclasses.replace(
-        PAPER.lrn, alpha_times="mean", before_activation=("conv1",), after_activation=("conv2",)
+    following(
+        PAPER,
+        conv1=("lrn", "activation", "max_pool"),
+        conv2=("activation", "lrn", "map_norm", "max_pool"),
     ),
-    map_norm=dataclasses.replace(PAPER.map_norm, after=("conv2",)),
+    lrn=dataclasses.replace(PAPER.lrn, alpha_times="mean"),
 )
 NETS = {"paper": PAPER, "source": SOURCE}
 
@@ -128,7 +142,7 @@ def preset(name: str) -> Config:
     config.network.image_size, config.network.classes, config.data.size = net.image_size, net.classes, SIDE
     config.train.batch_size = BATCH
     found = build(variants.apply(config, name).to_dict())
-    return dataclasses.replace(found, network=dataclasses.replace(found.network, compute_dtype="float64"))
+    return dataclasses.replace(found, network=dataclasses.replace(found.network, precision="float64"))
 
 
 def first_weights(net: NetworkConfig) -> Params:
@@ -147,7 +161,7 @@ def wanted(name: str) -> tuple[Moved, ...]:
 def found(name: str, shape: tuple[int, int]) -> Iterator[tuple[State, float]]:
     """Our states after each of five steps, and the losses."""
     config, mesh = preset(name), make_mesh(*shape)
-    params, looks = first_weights(NETS[name]), pixels(*random_looks(config), config.augment)
+    params, looks = first_weights(NETS[name]), pixels_of(*random_looks(config), config.augment)
     start = State(np.zeros((), np.int32), params, {}, make_optimizer(config.optimizer).init(params))
     state, step = jax.device_put(start, state_shardings(config, mesh)), make_train_step(config, mesh)
     for i, moment in enumerate(MOMENTS[name]):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from alexnet_jax.config import Config
-from alexnet_jax.learning import step as step_module
+from alexnet_jax.learning import loss as loss_module
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import Batch, Health, State, make_train_step, state_shardings
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import Batch, State, state_shardings
+from alexnet_jax.learning.step import Health, make_train_step
+from alexnet_jax.sharding.mesh import make_mesh
 from tests.learning.poison import poison
 from tests.learning.steps import first_state, random_pixels, random_rows, relative_error, velocity
 
@@ -21,7 +22,7 @@ RATE, MARK = 0.01, 9
 @pytest.mark.parametrize("shape", [pytest.param((1, 1), marks=pytest.mark.slow), (4, 2)], ids=str)
 def test_what_is_no_number(shape: tuple[int, int], narrow: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one row of devices, or one tower: all of them keep what they had, and hear of it."""
-    monkeypatch.setattr(step_module, "score", poison(MARK))
+    monkeypatch.setattr(loss_module, "score", poison(MARK))
     mesh = make_mesh(*shape)
     step, pictures, looks = make_train_step(narrow, mesh), random_rows(narrow, 8)[0], random_pixels(narrow)
 

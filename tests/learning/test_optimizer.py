@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from alexnet_jax.config import LAYERS, OptimizerConfig
+from alexnet_jax.config import OptimizerConfig
 from alexnet_jax.learning.optimizer import make_optimizer
-from alexnet_jax.learning.schedule import Pace
+from alexnet_jax.learning.schedule import Pace, rates_of
 
 PAPER = OptimizerConfig(momentum=0.9, weight_decay=0.0005, decay_biases=False, layer_decay=())
 
@@ -54,9 +54,9 @@ def test_layers_of_their_own() -> None:
     params = jax.tree.map(np.float32, w)
     start, state = params, optimizer.init(params)
     own = {"conv1": (0.0, 0.0), "conv4": (0.01, 0.02), "fc8": (0.005, 0.03)}
-    rates = np.full((len(LAYERS), 2), np.nan, np.float32)
+    rates = rates_of(np.nan, np.nan)
     for layer, pair in own.items():
-        rates[LAYERS.index(layer)] = pair
+        rates[layer] = dict(zip(("kernel", "bias"), map(np.float32, pair), strict=True))
     for _ in range(5):
         g = jax.tree.map(lambda x: rng.normal(size=x.shape), w)
         for layer, (weights, biases) in own.items():

@@ -48,9 +48,10 @@ def recipe(names: str) -> Config:
 def rates(config: Config, epoch: float) -> tuple[float, float, float, float]:
     """Of conv1's weights, of all other weights, of conv1's biases, of all other biases."""
     found = learning_rates(config.schedule, epoch, config.train.epochs, [])
-    assert found.shape == (len(LAYERS), 2)
-    assert np.all(found[1:] == found[1])
-    return tuple(np.append(found[0], found[1])[[0, 2, 1, 3]].tolist())
+    assert list(found) == list(LAYERS)
+    conv1, *others = (tuple(map(float, found[name].values())) for name in LAYERS)
+    assert set(others) == {others[0]}
+    return conv1[0], others[0][0], conv1[1], others[0][1]
 
 
 # The authors' changes: the epoch, the rate of all layers but conv1, conv1's own, the colour noise.
@@ -88,7 +89,8 @@ def test_pre_training_and_fine_tuning() -> None:
     config = recipe("source,six_convs,pretrain")
     assert config.train.epochs == 8.11
     for epoch, others in ((0, 0.01), (5.9, 0.01), (6, 0.001), (8.1, 0.001)):
-        found = learning_rates(config.schedule, epoch, 8.11, [])[:, 0]
+        layers = learning_rates(config.schedule, epoch, 8.11, [])
+        found = [layers[name]["kernel"] for name in LAYERS]
         np.testing.assert_allclose(found, [0.001] * 6 + [others] * 3, rtol=1e-6)
         assert make_pace(config, epoch, 8.11, []).colour == 1
     with pytest.raises(
@@ -144,13 +146,14 @@ def test_polynomial_and_warm_up() -> None:
 def test_biases_of_their_own_kind_warm_up_too() -> None:
     biases = dataclasses.replace(PLATEAU.biases, kind="drops", ratio=2.0)
     schedule = dataclasses.replace(PLATEAU, warmup_epochs=2.0, biases=biases)
-    np.testing.assert_allclose(learning_rates(schedule, 0.5, 90, [])[0], (0.0025, 0.005), rtol=1e-6)
+    found = learning_rates(schedule, 0.5, 90, [])["conv1"]
+    assert found == pytest.approx({"kernel": 0.0025, "bias": 0.005}, rel=1e-6)
 
 
 def test_rates_of_layers_in_any_order() -> None:
     own = (("conv1", 9.0, 0.0), ("conv1", 3.0, 1e-4))
     schedule = dataclasses.replace(PLATEAU, layers=own)
-    found = [learning_rates(schedule, epoch, 90, [])[0, 0] for epoch in (0, 3, 9)]
+    found = [learning_rates(schedule, epoch, 90, [])["conv1"]["kernel"] for epoch in (0, 3, 9)]
     np.testing.assert_allclose(found, (0.01, 1e-4, 0), rtol=1e-6)
 
 
@@ -158,7 +161,6 @@ def test_the_paper_has_one_rate() -> None:
     """Equal for all layers, biases too, and falling with the plateau."""
     config = build(PAPER)
     for errors, rate in (([], 0.01), ([0.5] * 4, 0.001)):
-        np.testing.assert_allclose(
-            learning_rates(config.schedule, 5, 90, errors), np.full((len(LAYERS), 2), rate), rtol=1e-6
-        )
+        for found in learning_rates(config.schedule, 5, 90, errors).values():
+            assert found == pytest.approx({"kernel": rate, "bias": rate}, rel=1e-6)
     assert make_pace(config, 89, 90, []).colour == 1

@@ -6,10 +6,10 @@ import pytest
 from jax import numpy as jnp
 
 from alexnet_jax.config import Config
-from alexnet_jax.learning.prediction import Look, make_look_step, make_stage_step
-from alexnet_jax.learning.step import Batch, state_shardings
-from alexnet_jax.mesh import make_mesh
-from alexnet_jax.network.alexnet import layer_sizes, stage_names
+from alexnet_jax.learning.prediction import TowerStatistics, make_activation_step, make_statistics_step
+from alexnet_jax.learning.state import Batch, state_shardings
+from alexnet_jax.network.shapes import layer_sizes, stage_names
+from alexnet_jax.sharding.mesh import make_mesh
 from tests.learning.steps import first_state, random_batch, random_pixels
 
 STAGES = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
@@ -25,7 +25,7 @@ def stages_on(config: Config, shape: tuple[int, int]) -> tuple[dict[str, np.ndar
     mesh = make_mesh(*shape)
     batch = random_batch(config, mesh)
     state = jax.device_put(first_state(config), state_shardings(config, mesh))
-    step = make_stage_step(config, mesh, stage_names(config.network))
+    step = make_activation_step(config, mesh, stage_names(config.network))
     return jax.device_get(step(state, random_pixels(config), batch.pictures)), jax.device_get(batch)
 
 
@@ -72,7 +72,7 @@ def test_a_look_at_gradients(config: Config, shape: tuple[int, int]) -> None:
     mesh = make_mesh(*shape)
     batch, looks = random_batch(config, mesh), random_pixels(config)
     state = jax.device_put(first_state(config), state_shardings(config, mesh))
-    found = jax.device_get(make_look_step(config, mesh)(state, looks, batch))
+    found = jax.device_get(make_statistics_step(config, mesh)(state, looks, batch))
     stages, host = stages_on(config, (1, 1))
     scores = np.concatenate(stages["fc8"], axis=-1)[:, : config.network.classes].astype(np.float64)
     likely = np.exp(scores - scores.max(1, keepdims=True))
@@ -93,7 +93,7 @@ def test_a_look() -> None:
     """Against NumPy, of numbers of which some are zero."""
     x = np.random.default_rng(0).normal(3, 2, (2, 50, 7)).astype(np.float32)
     x[1, :25] = 0
-    found, flat = jax.device_get(Look.at(jnp.asarray(x))), x.reshape(2, -1).astype(np.float64)
+    found, flat = jax.device_get(TowerStatistics.of(jnp.asarray(x))), x.reshape(2, -1).astype(np.float64)
     np.testing.assert_allclose(found.mean, flat.mean(1), rtol=1e-5)
     np.testing.assert_allclose(found.deviation, flat.std(1), rtol=1e-5)
     np.testing.assert_allclose(found.norm, np.linalg.norm(flat, axis=1), rtol=1e-5)

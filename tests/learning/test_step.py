@@ -7,21 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.config import LAYERS, Config
-from alexnet_jax.learning import step as step_module
+from alexnet_jax.config import Config
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.prediction import EvaluationStep, make_evaluation_step
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import (
-    Batch,
-    State,
-    make_train_step,
-    no_totals,
-    state_shardings,
-)
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import Batch, State, state_shardings
+from alexnet_jax.learning.step import make_train_step, no_totals
+from alexnet_jax.network import variants
 from alexnet_jax.network.alexnet import AlexNet
-from alexnet_jax.network.layers import Towers, cross
+from alexnet_jax.network.layers import Towers
+from alexnet_jax.sharding.mesh import make_mesh
 from tests.learning.collectives import collectives
 from tests.learning.steps import (
     Trainer,
@@ -56,7 +51,7 @@ def with_network(config: Config, **fields: object) -> Config:
 )
 def test_narrow_parity(narrow: Config, towers: int, shape: tuple[int, int]) -> None:
     """float64 at the paper's rate: a mesh against 1x1, with a class count that does not divide."""
-    config = with_network(narrow, towers=towers, classes=11, compute_dtype="float64")
+    config = with_network(narrow, towers=towers, classes=11, precision="float64")
     with jax.enable_x64(True):
         assert relative_error(train_double(config, shape), train_double(config, (1, 1))) < 1e-10
 
@@ -64,7 +59,7 @@ def test_narrow_parity(narrow: Config, towers: int, shape: tuple[int, int]) -> N
 def test_the_step_follows_the_gradient_of_the_mean_loss(narrow: Config) -> None:
     """float64: along a random direction the loss changes as the gradient says, dropout and all."""
     config = dataclasses.replace(narrow, optimizer=dataclasses.replace(narrow.optimizer, weight_decay=0.0))
-    config = with_network(config, compute_dtype="float64")
+    config = with_network(config, precision="float64")
     config = dataclasses.replace(config, network=redrawn(config.network, {"conv1": 0.02}, 0.1))
     with jax.enable_x64(True):
         mesh = make_mesh(2, 2)
@@ -114,8 +109,8 @@ def test_a_batch_is_learnt_by_heart(narrow: Config) -> None:
     state = jax.device_put(sharpened(first_state(config), 2), state_shardings(config, mesh))
     step, looks, totals = make_train_step(config, mesh), random_pixels(config), no_totals(mesh)
     batch, losses = random_batch(config, mesh, draw=blotched_rows), []
-    for _ in range(200):
-        state, totals, _ = step(state, totals, looks, batch, Pace.steady(0.01))
+    for _ in range(300):
+        state, totals, _ = step(state, totals, looks, batch, Pace.steady(0.005))
         losses.append(float(totals.loss) / 8)
     losses = np.diff(losses, prepend=0)
     assert losses[0] > 2
@@ -145,29 +140,15 @@ def test_an_added_crossing_is_caught(narrow: Config, monkeypatch: pytest.MonkeyP
     """Control of the communication tests: a sixth gather shows in the count."""
 
     class Leaky(AlexNet):
-        def normalise(self, x: Towers, here: bool) -> Towers:
-            joined, maps = cross(super().normalise(x, here)), x[0].shape[-1]
-            return [tower[..., :maps] for tower in joined] if here else x
+        def lrn(self, x: Towers) -> Towers:
+            return [tower[..., : x[0].shape[-1]] for tower in self.cross(super().lrn(x))]
 
     def gathers(text: str) -> int:
         return sum(c.kind == "all-gather" for c in collectives(text))
 
     assert gathers(trainer(narrow, (1, 2)).text) == 5
-    monkeypatch.setattr(step_module, "AlexNet", Leaky)
+    monkeypatch.setattr(variants, "AlexNet", Leaky)
     assert gathers(Trainer(narrow, make_mesh(1, 2)).text) == 7
-
-
-@pytest.mark.slow
-def test_bfloat16_keeps_float32_parameters(narrow: Config) -> None:
-    """bfloat16 finds nearly the gradient of float32, and leaves parameters and velocity in float32."""
-    start = first_state(narrow)
-    exact = trainer(narrow, (1, 2)).run([0.01], start)
-    half = trainer(with_network(narrow, compute_dtype="bfloat16"), (1, 2))
-    rough = half.run([0.01], start)
-    assert "bf16[" in half.text
-    last = rough["states"][-1]
-    assert {leaf.dtype for leaf in jax.tree.leaves((last.params, last.velocity))} == {np.dtype(np.float32)}
-    assert 0 < relative_error(*(velocity(run["states"][1]) for run in (rough, exact))) < 0.2
 
 
 @pytest.mark.slow
@@ -190,8 +171,8 @@ def test_what_the_host_says_and_the_config_shares(narrow: Config) -> None:
     augment = dataclasses.replace(narrow.augment, shared_by=8, colour_divides=True)
     config = dataclasses.replace(with_network(narrow, dropout=0.0), augment=augment)
     mesh, start = make_mesh(1, 1), sharpened(first_state(config), SHARP)
-    still = dataclasses.replace(Pace.steady(0.01), colour=np.zeros((), np.float32))
-    still.rates[LAYERS.index("conv1")] = 0
+    still = dataclasses.replace(Pace.steady(0.01), colour=np.float32(0))
+    still.rates["conv1"] = dict.fromkeys(("kernel", "bias"), np.float32(0))
     pictures, labels = (part[:1].repeat(8, axis=0) for part in random_rows(config, 1))
     rows = {"all": Batch(pictures, labels), "first": Batch(pictures, np.where(np.arange(8), -1, labels))}
 

@@ -11,8 +11,9 @@ from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace
-from alexnet_jax.learning.step import make_train_step, state_shardings
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import state_shardings
+from alexnet_jax.learning.step import make_train_step
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import four_layers, imagenet, variants
 from tests.learning.steps import (
     as_double,
@@ -22,9 +23,9 @@ from tests.learning.steps import (
     relative_error,
     train_double,
 )
+from tests.network.networks import following
 from tests.network.test_variants import LAYERS
 
-ALONE = [name for name in LAYERS if name != "paper"]
 TOGETHER = (
     "four_towers,lrn1_only,no_dropout",
     "source,six_convs",
@@ -49,31 +50,37 @@ def narrow(names: str) -> Config:
 def double(config: ConfigDict) -> Config:
     """The config, computed in float64."""
     found = build(config.to_dict())
-    return dataclasses.replace(found, network=dataclasses.replace(found.network, compute_dtype="float64"))
+    return dataclasses.replace(found, network=dataclasses.replace(found.network, precision="float64"))
 
 
 @pytest.mark.parametrize("names", TOGETHER)
 def test_parity_together(names: str) -> None:
     """Three steps in float64, with 11 classes, of every variant beside others: four devices against one."""
-    check_parity(names, 4)
+    config = narrow(names)
+    shape = (2, 2) if config.network.towers > 1 else (4, 1)
+    with jax.enable_x64(True):
+        assert relative_error(train_double(config, shape), train_double(config, (1, 1))) < 1e-10
 
 
 def test_none_is_left_out() -> None:
-    assert {name for names in TOGETHER for name in names.split(",")} == set(ALONE)
+    assert {name for names in TOGETHER for name in names.split(",")} == set(LAYERS) - {"paper"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("names", ALONE)
-def test_parity(names: str) -> None:
-    """The same of each variant alone: 1x2 (2x1 for one tower) against 1x1."""
-    check_parity(names, 2)
-
-
-def check_parity(names: str, devices: int) -> None:
-    config = narrow(names)
-    shape = (devices // 2, 2) if config.network.towers > 1 else (devices, 1)
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_parity_of_foreign_nets(devices: int) -> None:
+    """LRN over all towers before and after pools, average pools, sizes rounded down."""
+    config = narrow("paper")
+    network = following(
+        config.network, conv1=("activation", "average_pool", "lrn"), conv2=("lrn", "max_pool")
+    )
+    lrn, pool = (
+        dataclasses.replace(network.lrn, over="all"),
+        dataclasses.replace(network.pool, rounding="down"),
+    )
+    config = dataclasses.replace(config, network=dataclasses.replace(network, lrn=lrn, pool=pool))
     with jax.enable_x64(True):
-        assert relative_error(train_double(config, shape), train_double(config, (1, 1))) < 1e-10
+        alone, found = (train_double(config, shape) for shape in ((1, 1), (devices // 2, 2)))
+        assert relative_error(found, alone) < 1e-10
 
 
 @pytest.mark.slow

@@ -1,16 +1,17 @@
 """Networks to compare: with other weights, and called on a mesh."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import PartitionSpec
 
 from alexnet_jax.config import NetworkConfig
-from alexnet_jax.mesh import PARAMETERS, make_mesh
-from alexnet_jax.network.alexnet import AlexNet
+from alexnet_jax.network.variants import Network, make_network
+from alexnet_jax.sharding.mesh import PARAMETERS, REPLICATED, make_mesh
+from alexnet_jax.sharding.platform import Form
+from alexnet_jax.sharding.spread import spread
 
 
 def redrawn(
@@ -29,9 +30,17 @@ def redrawn(
     return dataclasses.replace(network, **layers)
 
 
-def parts(config: NetworkConfig, kind: type[AlexNet] = AlexNet) -> tuple[nnx.GraphDef, dict]:
+def following(network: NetworkConfig, **then: tuple[str, ...]) -> NetworkConfig:
+    """With other operations after some convolutions."""
+    convs = {name: dataclasses.replace(network.convs()[name], then=own) for name, own in then.items()}
+    return dataclasses.replace(network, **convs)
+
+
+def parts(
+    config: NetworkConfig, make: Callable[..., Network] = make_network, form: Form = "cpu"
+) -> tuple[nnx.GraphDef, dict]:
     """The network's graph, and weights drawn in NumPy, for which nothing is compiled."""
-    model = nnx.eval_shape(lambda: kind(config, nnx.Rngs(params=1)))
+    model = nnx.eval_shape(lambda: make(config, 1, form))
     graph, shapes, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, rng = nnx.to_pure_dict(shapes), np.random.default_rng(1)
     for name, layer in config.layers().items():
@@ -43,8 +52,10 @@ def parts(config: NetworkConfig, kind: type[AlexNet] = AlexNet) -> tuple[nnx.Gra
 def averages(config: NetworkConfig) -> dict:
     """Running averages of batch normalisation, as if something had been learnt."""
     rng, found = np.random.default_rng(2), {}
-    for name in config.batch_norm.after:
-        shape = (config.towers, config.convs()[name].width // config.towers)
+    for name, conv in config.convs().items():
+        if "batch_norm" not in conv.then:
+            continue
+        shape = (config.towers, conv.width // config.towers)
         drawn = {"mean": rng.normal(0, 1, shape), "variance": rng.uniform(0.5, 2, shape)}
         found[name.replace("conv", "norm")] = {key: np.float32(value) for key, value in drawn.items()}
     return found
@@ -60,7 +71,7 @@ def call(
     """Class scores on a mesh; `means` are the averages of batch normalisation."""
 
     def body(params: dict, means: dict, images: jax.Array) -> jax.Array:
-        return jax.lax.pmax(nnx.merge(graph, params, means)(images), "tower")
+        return nnx.merge(graph, params, means)(images)
 
-    specs = {"in_specs": (PARAMETERS, PARAMETERS, PartitionSpec()), "out_specs": PartitionSpec()}
-    return jax.jit(jax.shard_map(body, mesh=make_mesh(*shape), **specs))(params, means or {}, images)
+    scores = spread(body, make_mesh(*shape), (PARAMETERS, PARAMETERS, REPLICATED), REPLICATED)
+    return jax.jit(scores)(params, means or {}, images)

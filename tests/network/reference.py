@@ -22,9 +22,13 @@ ACTIVATIONS = {"relu": lambda x: np.maximum(0, x), "tanh": np.tanh, "sigmoid": l
 SLOPES = {"relu": lambda y: y > 0, "tanh": lambda y: 1 - y**2, "sigmoid": lambda y: y * (1 - y)}  # by outputs
 
 
-def places(side: int, size: int, stride: int) -> int:
-    """1 + ceil((side - size) / stride): windows begin as long as the one before has left something over."""
-    return 1 + int(np.ceil(max(side - size, 0) / stride))
+def places(side: int, size: int, stride: int, rounding: str = "up") -> int:
+    """1 + ceil((side - size) / stride): windows begin as long as the one before has left something over.
+
+    Rounded down, a last one that does not fit is left out.
+    """
+    rounded = {"up": np.ceil, "down": np.floor}[rounding]
+    return 1 + int(rounded(max(side - size, 0) / stride))
 
 
 def windows(sides: tuple[int, int], size: int, stride: int) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
@@ -37,8 +41,8 @@ def windows(sides: tuple[int, int], size: int, stride: int) -> Iterator[tuple[in
 def convolve(x: Array, kernel: Array, bias: Array, conv: ConvConfig) -> tuple[Array, BackToWeights]:
     """With one kernel [k, k, C, F] and bias [F], or with one at every place."""
     size, pad, height = conv.size, conv.padding, x.shape[1]
-    side = places(height + 2 * pad, size, conv.stride)
-    end = (side - 1) * conv.stride + size - height - pad
+    side = places(height + 2 * pad, size, conv.stride, conv.rounding)
+    end = max(pad, (side - 1) * conv.stride + size - height - pad)
     x = np.pad(x, [(0, 0), (pad, end), (pad, end), (0, 0)])
     out = np.zeros((len(x), side, side, kernel.shape[-1]))
     for i, j, seen in windows((side, side), size, conv.stride):
@@ -112,9 +116,9 @@ def divide(
     return a * d**-beta, back
 
 
-def pool(x: Array, z: int, s: int) -> tuple[Array, Back]:
+def pool(x: Array, z: int, s: int, rounding: str = "up") -> tuple[Array, Back]:
     """Of equal maxima the first is taken, row by row."""
-    sides = places(x.shape[1], z, s), places(x.shape[2], z, s)
+    sides = places(x.shape[1], z, s, rounding), places(x.shape[2], z, s, rounding)
     out = np.zeros((len(x), *sides, x.shape[-1]))
     for i, j, seen in windows(sides, z, s):
         out[:, i, j] = x[seen].max(axis=(1, 2))
@@ -125,6 +129,22 @@ def pool(x: Array, z: int, s: int) -> tuple[Array, Back]:
             pixels = x[seen].reshape(len(x), -1, x.shape[-1])
             first = np.arange(pixels.shape[1])[None, :, None] == pixels.argmax(1)[:, None]
             dx[seen] += (first * g[:, None, i, j]).reshape(x[seen].shape)
+        return dx
+
+    return out, back
+
+
+def average(x: Array, z: int, s: int, rounding: str = "up") -> tuple[Array, Back]:
+    """Of the pixels that a window has."""
+    sides = places(x.shape[1], z, s, rounding), places(x.shape[2], z, s, rounding)
+    out = np.zeros((len(x), *sides, x.shape[-1]))
+    for i, j, seen in windows(sides, z, s):
+        out[:, i, j] = x[seen].mean(axis=(1, 2))
+
+    def back(g: Array) -> Array:
+        dx = np.zeros_like(x)
+        for i, j, seen in windows(sides, z, s):
+            dx[seen] += g[:, i, j, None, None] / x[0][seen[1:]][..., 0].size
         return dx
 
     return out, back
@@ -168,6 +188,13 @@ class Pass:
 
         self.backs.append(back)
 
+    def jointly(self, layer: Callable, *arguments: Any) -> None:
+        """A layer without weights over the maps of all towers, each of which keeps its own."""
+        towers = len(self.x)
+        out, back = layer(np.concatenate(self.x, axis=-1), *arguments)
+        self.x = np.split(out, towers, axis=-1)
+        self.backs.append(lambda g: np.split(back(np.concatenate(g, axis=-1)), towers, axis=-1))
+
     def cross(self) -> None:
         """Every tower reads the maps of all, and all hand gradients back to their owner."""
         towers = len(self.x)
@@ -186,10 +213,8 @@ def scores(params: Params, images: Array, net: NetworkConfig, kept: Kept) -> tup
     run = Pass(params, images, net)
     for name, conv in net.convs().items():
         run.weigh(name, convolve, conv)
-        after_convolution(run, name, net)
-        if name in net.batch_norm.after:
-            norm = params[name.replace("conv", "norm")]
-            run.standardise(norm["mean"], norm["variance"], net.batch_norm.epsilon)
+        for operation in conv.then:
+            follow(run, operation, params.get(name.replace("conv", "norm"), {}), net)
     for name in net.hidden():
         run.weigh(name, multiply)
         run.through(activate, net.activation)
@@ -204,22 +229,21 @@ def scores(params: Params, images: Array, net: NetworkConfig, kept: Kept) -> tup
     return out[:, : net.classes], back
 
 
-def after_convolution(run: Pass, name: str, net: NetworkConfig) -> None:
-    """From the sums of a convolution to the input of the next layer."""
-    lrn, maps = net.lrn, net.map_norm
-    alpha = lrn.alpha / (lrn.size if lrn.alpha_times == "mean" else 1)
-    responses = (normalise, lrn.size, lrn.k, alpha, lrn.beta)
-    if name in lrn.before_activation:
-        run.through(*responses)
-    run.through(activate, net.activation)
-    if name in lrn.after_activation:
-        run.through(*responses)
-    if name in maps.after:
+def follow(run: Pass, operation: str, norm: dict[str, Array], net: NetworkConfig) -> None:
+    """One operation after a convolution; `norm` has the averages of its batch normalisation."""
+    lrn, maps, window = net.lrn, net.map_norm, (net.pool.window, net.pool.stride, net.pool.rounding)
+    if operation == "activation":
+        run.through(activate, net.activation)
+    elif operation == "lrn":
+        alpha = lrn.alpha / (lrn.size if lrn.alpha_times == "mean" else 1)
+        among = run.jointly if lrn.over == "all" else run.through
+        among(normalise, lrn.size, lrn.k, alpha, lrn.beta)
+    elif operation == "map_norm":
         run.through(normalise_maps, maps.size, maps.k, maps.alpha, maps.beta)
-    if name in net.pool.after:
-        run.through(pool, net.pool.window, net.pool.stride)
-    if name in lrn.after_pool:
-        run.through(*responses)
+    elif operation == "batch_norm":
+        run.standardise(norm["mean"], norm["variance"], net.batch_norm.epsilon)
+    else:
+        run.through({"max_pool": pool, "average_pool": average}[operation], *window)
 
 
 def forward(params: dict[str, Any], image: Array, net: NetworkConfig) -> Array:

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import numpy as jnp
-from jax.sharding import PartitionSpec
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import PARAMETERS, make_mesh
-from alexnet_jax.network.alexnet import AlexNet, layer_sizes, overhang
-from alexnet_jax.network.layers import Towers, add_bias, cross, dropout
+from alexnet_jax.network.layers import Towers, cross, dropout
+from alexnet_jax.network.shapes import layer_sizes, overhang
+from alexnet_jax.sharding.mesh import PARAMETERS, make_mesh
+from alexnet_jax.sharding.platform import cpu_add_bias
+from alexnet_jax.sharding.spread import spread
 from configs import cifar10, fashion_mnist
 from tests.network import reference
 from tests.network.networks import call, parts, redrawn
@@ -73,24 +74,18 @@ def test_too_small_a_picture(paper: Config) -> None:
 @pytest.mark.parametrize(("layer", "meets"), [("conv2", False), ("conv3", True), ("conv5", True)])
 def test_towers_meet_at_conv3(narrow: Config, layer: str, meets: bool) -> None:
     """Tower 0's outputs do not depend on tower 1's conv1 before conv3, exactly."""
-    seen: list[Towers] = []
-
-    class Watched(AlexNet):
-        def activate(self, x: Towers) -> Towers:
-            seen.append(super().activate(x))
-            return seen[-1]
-
-    graph, params = parts(narrow.network, Watched)
+    graph, params = parts(narrow.network)
     images = np.random.default_rng(0).normal(0, 60, (1, 64, 64, 3)).astype(np.float32)
 
     def strength(params: dict) -> jax.Array:
-        def body(params: dict, images: jax.Array) -> jax.Array:
-            seen.clear()
-            nnx.merge(graph, params)(images)
-            return jax.lax.psum(jnp.sum(seen[int(layer[-1]) - 1][0] ** 2), "tower")
+        found = {}
 
-        specs = {"in_specs": (PARAMETERS, PartitionSpec()), "out_specs": PartitionSpec()}
-        return jax.shard_map(body, mesh=make_mesh(1, 1), **specs)(params, images)
+        def tap(name: str, x: Towers) -> Towers:
+            found[name] = x
+            return x
+
+        nnx.merge(graph, params)(images, tap=tap)
+        return jnp.sum(found[layer][0] ** 2)
 
     gradient = jax.jit(jax.grad(strength))(params)["conv1"]["kernel"]
     assert np.any(gradient[0] != 0)
@@ -102,10 +97,9 @@ def test_cross_joins_towers_in_order(shape: tuple[int, int]) -> None:
     towers = np.arange(4 * 2 * 3, dtype=np.float32).reshape(4, 2, 3)
 
     def body(x: jax.Array) -> jax.Array:
-        return jnp.stack(cross(list(x)))
+        return jnp.stack(cross(list(x), 4))
 
-    spec = PartitionSpec("tower")
-    joined = jax.shard_map(body, mesh=make_mesh(*shape), in_specs=spec, out_specs=spec)(towers)
+    joined = spread(body, make_mesh(*shape), PARAMETERS, PARAMETERS)(towers)
     wanted = np.concatenate(list(towers), axis=-1)
     np.testing.assert_array_equal(joined, np.stack([wanted] * 4))
 
@@ -117,10 +111,9 @@ def test_dropout_belongs_to_image_layer_and_tower() -> None:
 
     def masks(shape: tuple[int, int], layer: int) -> np.ndarray:
         def body(x: jax.Array) -> jax.Array:
-            return jnp.stack(dropout(list(x), 0.5, keys, layer))
+            return jnp.stack(dropout(list(x), 0.5, keys, layer, 2))
 
-        spec = PartitionSpec("tower")
-        mapped = jax.shard_map(body, mesh=make_mesh(*shape), in_specs=spec, out_specs=spec)
+        mapped = spread(body, make_mesh(*shape), PARAMETERS, PARAMETERS)
         return np.asarray(jax.jit(mapped)(ones))
 
     one, two, other = masks((1, 1), 6), masks((1, 2), 6), masks((1, 1), 7)
@@ -131,7 +124,7 @@ def test_dropout_belongs_to_image_layer_and_tower() -> None:
 
 
 def test_dropout_halves_at_test() -> None:
-    assert dropout([jnp.ones((1, 4))], 0.5, None, 6)[0].tolist() == [[0.5] * 4]
+    assert dropout([jnp.ones((1, 4))], 0.5, None, 6, 1)[0].tolist() == [[0.5] * 4]
 
 
 @pytest.mark.parametrize("places", [(), (3, 4)])
@@ -140,7 +133,7 @@ def test_gradients_of_biases(places: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     y, g = rng.normal(size=(2, 5, 3, 4, 6)).astype(np.float32)
     bias = rng.normal(size=(*places, 6)).astype(np.float32)
-    found, pull = jax.vjp(add_bias, y, bias)
+    found, pull = jax.vjp(cpu_add_bias, y, bias)
     np.testing.assert_array_equal(found, y + bias.reshape((1,) * (4 - bias.ndim) + bias.shape))
     np.testing.assert_array_equal(pull(g)[0], g)
     wanted = np.float64(g).sum(axis=tuple(range(4 - bias.ndim)))

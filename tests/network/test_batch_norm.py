@@ -7,25 +7,26 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from alexnet_jax.config import BatchNormConfig
-from alexnet_jax.mesh import PARAMETERS, make_mesh
 from alexnet_jax.network.batch_norm import BatchNorm
+from alexnet_jax.sharding.mesh import PARAMETERS, make_mesh
+from alexnet_jax.sharding.spread import spread
 
-CONFIG = BatchNormConfig(epsilon=1e-4, decay=0.9, after=())
+CONFIG = BatchNormConfig(epsilon=1e-4, decay=0.9)
 TOWERS, ROWS, SIDE, MAPS = 2, 8, 3, 5
 
 
 def normalise(x: np.ndarray, shape: tuple[int, int], averages: dict, *, training: bool) -> tuple:
     """x [towers, rows, side, side, maps] on a mesh: what comes out, and the averages afterwards."""
     graph, _ = nnx.split(BatchNorm(MAPS, TOWERS, CONFIG), nnx.BatchStat)
-    spec = PartitionSpec("tower", "data" if shape[0] > 1 else None)
+    spec = PartitionSpec("tower", "data")
 
     def body(averages: dict, x: jax.Array) -> tuple[jax.Array, dict]:
         norm = nnx.merge(graph, averages)
         out = jax.numpy.stack(norm(list(x), training=training))
         return out, nnx.to_pure_dict(nnx.state(norm, nnx.BatchStat))
 
-    specs = {"in_specs": (PARAMETERS, spec), "out_specs": (spec, PARAMETERS)}
-    return jax.jit(jax.shard_map(body, mesh=make_mesh(*shape), **specs))(averages, x)
+    spread_out = spread(body, make_mesh(*shape), (PARAMETERS, spec), (spec, PARAMETERS))
+    return jax.jit(spread_out)(averages, x)
 
 
 def drawn() -> tuple[np.ndarray, dict]:

@@ -9,13 +9,15 @@ from flax import nnx
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
-from alexnet_jax.learning.augment import draw_colours, pixels, random_view
+from alexnet_jax.learning.augment import draw_colours, random_view
 from alexnet_jax.learning.optimizer import make_optimizer
-from alexnet_jax.learning.schedule import learning_rates
-from alexnet_jax.network.alexnet import AlexNet, layer_sizes
+from alexnet_jax.learning.schedule import learning_rates, rates_of
+from alexnet_jax.network.shapes import layer_sizes
+from alexnet_jax.network.variants import make_network
 from configs import four_layers, variants
+from tests.learning.steps import pixels_of
 from tests.network import reference
-from tests.network.networks import call, parts, redrawn
+from tests.network.networks import call, following, parts, redrawn
 
 # Weights and biases; a local layer has kernels and a bias for each of 6 x 6 places.
 THIRTEEN = {
@@ -47,7 +49,7 @@ def recipe(names: str) -> Config:
 def test_layers(name: str) -> None:
     """Parameters of every layer, the sides of its maps, and what it starts from."""
     network = recipe(name).network
-    model = nnx.eval_shape(lambda: AlexNet(network, nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: make_network(network, 0))
     shapes = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     assert {layer: sum(x.size for x in jax.tree.leaves(shapes[layer])) for layer in shapes} == LAYERS[name]
     assert ", ".join(f"{layer} {side}" for layer, side in layer_sizes(network).items()) == SIZES[name]
@@ -75,10 +77,12 @@ def test_normalisation_alone() -> None:
     plain, with_lrn, eleven = (recipe(name) for name in ("paper", "lrn", "eleven"))
     lrn = with_lrn.network.lrn
     assert (lrn.size, lrn.k, lrn.alpha, lrn.alpha_times, lrn.beta) == (9, 1.0, 0.001, "mean", 0.75)
-    assert (lrn.before_activation, lrn.after_activation, lrn.after_pool) == ((), ("conv2",), ("conv1",))
+    then = [conv.then for conv in with_lrn.network.convs().values()]
+    assert then[:2] == [("activation", "max_pool", "lrn"), ("activation", "lrn", "max_pool")]
+    assert then[2:] == [conv.then for conv in plain.network.convs().values()][2:]
     assert eleven.network.lrn == lrn
-    without = dataclasses.replace(lrn, after_activation=(), after_pool=())
-    network = dataclasses.replace(with_lrn.network, lrn=without)
+    pooled = ("activation", "max_pool")
+    network = following(with_lrn.network, conv1=pooled, conv2=pooled)
     for without_lrn in (dataclasses.replace(with_lrn, network=network), recipe("lrn,no_lrn")):
         assert without_lrn.expected.views == 0  # its result is not known
         assert dataclasses.replace(without_lrn, expected=plain.expected) == plain
@@ -88,7 +92,7 @@ def decays(config: Config) -> dict[str, float]:
     """What a step takes off weights of one where there is no gradient, in learning rates."""
     ones = {layer: {"kernel": np.ones(2), "bias": np.ones(2)} for layer in config.network.layers()}
     optimizer = make_optimizer(config.optimizer)
-    rates = np.ones((9, 2), np.float32)
+    rates = rates_of(1, 1)
     still = jax.tree.map(np.zeros_like, ones)
     updates, _ = optimizer.update(still, optimizer.init(ones), ones, rates=rates)
     assert not any(np.any(change["bias"]) for change in updates.values())
@@ -111,7 +115,9 @@ def test_rates(name: str) -> None:
     assert (config.train.epochs, config.train.batch_size, config.optimizer.momentum) == (520, 128, 0.9)
     for epoch, tenths in ((0, 0), (499.9, 0), (500, 1), (509.9, 1), (510, 2), (519.9, 2)):
         found = learning_rates(config.schedule, epoch, config.train.epochs, [0.1] * 500)
-        np.testing.assert_allclose(found, np.tile([0.001, 0.002], (9, 1)) / 10**tenths, rtol=1e-6)
+        for own in found.values():
+            wanted = {"kernel": 0.001 / 10**tenths, "bias": 0.002 / 10**tenths}
+            assert own == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh"])
@@ -120,7 +126,7 @@ def test_figure_1_regularises_nothing(name: str) -> None:
     config = recipe(name)
     size = config.data.size
     picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    looks = pixels(np.full((size, size, 3), 120.0), np.eye(3), config.augment)
+    looks = pixels_of(np.full((size, size, 3), 120.0), np.eye(3), config.augment)
     keys = jax.random.split(jax.random.key(0), 8)
     colours = draw_colours(keys, looks, np.float32(1), config.augment)
 
@@ -130,7 +136,8 @@ def test_figure_1_regularises_nothing(name: str) -> None:
     views = jax.vmap(look)(keys, colours)
     np.testing.assert_array_equal(views, np.tile(picture - np.float32(120), (8, 1, 1, 1)))
     assert config.network.dropout == 0
-    assert len({learning_rates(config.schedule, epoch, 40, [0.5] * 9)[0, 0] for epoch in range(40)}) == 1
+    found = [learning_rates(config.schedule, epoch, 40, [0.5] * 9) for epoch in range(40)]
+    assert len({rates["conv1"]["kernel"] for rates in found}) == 1
     both = [four_layers.get_config(names).to_dict() for names in ("relu", "tanh")]
     for values, activation in zip(both, ("relu", "tanh"), strict=True):
         assert values["network"].pop("activation") == activation

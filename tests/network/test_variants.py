@@ -7,18 +7,16 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from jax import lax
 from jax import numpy as jnp
-from jax.sharding import PartitionSpec
 
 from alexnet_jax.build import build
-from alexnet_jax.config import Config, NetworkConfig
-from alexnet_jax.mesh import PARAMETERS, make_mesh
-from alexnet_jax.network.alexnet import AlexNet, layer_sizes
+from alexnet_jax.config import Config, NetworkConfig, Operation
 from alexnet_jax.network.layers import Towers
+from alexnet_jax.network.shapes import layer_sizes
+from alexnet_jax.network.variants import VariantNet, make_network
 from configs import cifar10, fashion_mnist, imagenet, quickstart, variants
 from tests.network import reference
-from tests.network.networks import averages, call, parts, redrawn
+from tests.network.networks import averages, call, following, parts, redrawn
 
 SIZES = "input 224, conv1 55, pool1 27, conv2 27, pool2 13, conv3 13, conv4 13, conv5 13, pool5 6"
 # Weights and biases of each layer: kernel pixels x maps read x maps made (x towers) + maps made.
@@ -124,9 +122,7 @@ def test_layers() -> None:
     """Parameters of every layer, and the sides of its maps."""
     for name, other in LAYERS.items():
         net = network(name)
-        shapes = jax.eval_shape(
-            lambda net=net: nnx.to_pure_dict(nnx.state(AlexNet(net, nnx.Rngs(0)), nnx.Param))
-        )
+        shapes = jax.eval_shape(lambda net=net: nnx.to_pure_dict(nnx.state(make_network(net, 0), nnx.Param)))
         found = {layer: sum(x.size for x in jax.tree.leaves(shapes[layer])) for layer in shapes}
         assert found == {layer: count for layer, count in (PAPER | other).items() if count}, name
         sizes = ", ".join(f"{layer} {side}" for layer, side in layer_sizes(net).items())
@@ -138,12 +134,25 @@ def unshared() -> NetworkConfig:
 
 
 def pool_before_lrn() -> NetworkConfig:
+    config = following(narrow("paper"), conv1=("activation", "max_pool", "lrn"))
+    return dataclasses.replace(config, lrn=dataclasses.replace(config.lrn, size=3))
+
+
+def changed(section: str, **fields: object) -> NetworkConfig:
     config = narrow("paper")
-    lrn = dataclasses.replace(config.lrn, after_activation=("conv2",), after_pool=("conv1",), size=3)
-    return dataclasses.replace(config, lrn=lrn)
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **fields)})
 
 
-OTHERS = {"unshared": unshared, "pool_before_lrn": pool_before_lrn}
+OTHERS = {
+    "unshared": unshared,
+    "pool_before_lrn": pool_before_lrn,
+    "joint_lrn": lambda: changed("lrn", over="all"),
+    "pools_rounded_down": lambda: changed("pool", rounding="down"),
+    "conv_rounded_down": lambda: changed("conv1", rounding="down", padding=2),
+    "average_pools": lambda: following(narrow("paper"), conv1=("activation", "average_pool", "map_norm")),
+    "activation_last": lambda: following(narrow("paper"), conv2=("lrn", "max_pool", "activation")),
+    "no_remainder": lambda: dataclasses.replace(narrow("paper"), image_size=67),  # as 227 is
+}
 
 
 @pytest.mark.parametrize("name", [*LAYERS, "source,six_convs", "source,lrn1_only", *OTHERS])
@@ -153,7 +162,8 @@ def test_scores_against_numpy(name: str) -> None:
     lrn, within = (dataclasses.replace(norm, alpha=1e-2) for norm in (config.lrn, config.map_norm))
     config = dataclasses.replace(config, lrn=lrn, map_norm=within)
     graph, params = parts(config)
-    images = np.random.default_rng(0).normal(0, 60, (2, 66, 66, 3)).astype(np.float32)
+    side = config.image_size
+    images = np.random.default_rng(0).normal(0, 60, (2, side, side, 3)).astype(np.float32)
     means = averages(config)
     found = call(graph, params, images, (1, 1), means)
     for image, scores in zip(images, found, strict=True):
@@ -170,25 +180,15 @@ FIELDS = {
 }
 
 
-class Summing(AlexNet):
-    """Sums for maxima, and no unit switched off: so all that a unit sees shows in its gradient."""
-
-    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs):
-        super().__init__(config, rngs)
-        self.seen = nnx.data([])
+class Summing(VariantNet):
+    """Means for maxima, and no unit switched off: so all that a unit sees shows in its gradient."""
 
     def activate(self, x: Towers) -> Towers:
-        self.seen.append(x[0])
         return x
 
-    def pool(self, x: Towers) -> Towers:
-        window, stride = self.config.pool.window, self.config.pool.stride
-        over = -(x[0].shape[1] - window) % stride
-        sizes, steps = (1, window, window, 1), (1, stride, stride, 1)
-        ends = ((0, 0), (0, over), (0, over), (0, 0))
-        summed = [lax.reduce_window(t, 0.0, lax.add, sizes, steps, ends) for t in x]
-        self.last = nnx.data(summed[0])
-        return summed
+    def apply(self, operation: Operation, name: str, x: Towers, *, training: bool) -> Towers:
+        operation = "average_pool" if operation == "max_pool" else operation
+        return super().apply(operation, name, x, training=training)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -201,17 +201,15 @@ def test_receptive_fields(name: str) -> None:
 
     def units(images: jax.Array) -> jax.Array:
         """The middle unit of every map, with all that it sees."""
+        middles = {}
 
-        def body(params: dict, images: jax.Array) -> jax.Array:
-            model = nnx.merge(graph, params)
-            model(images)
-            maps = [*model.seen[: len(network.convs())], model.last]
-            return lax.psum(
-                jnp.stack([x[0, (x.shape[1] - 1) // 2, (x.shape[2] - 1) // 2].sum() for x in maps]), "tower"
-            )
+        def tap(name: str, x: Towers) -> Towers:
+            if x[0].ndim == 4:
+                middles[name] = x[0][0, (x[0].shape[1] - 1) // 2, (x[0].shape[2] - 1) // 2].sum()
+            return x
 
-        specs = {"in_specs": (PARAMETERS, PartitionSpec()), "out_specs": PartitionSpec()}
-        return jax.shard_map(body, mesh=make_mesh(1, 1), **specs)(params, images)
+        nnx.merge(graph, params)(images, tap=tap)
+        return jnp.stack([middles[stage] for stage in FIELDS[name]])
 
     @jax.jit
     def gradients(images: jax.Array) -> list[jax.Array]:
@@ -220,4 +218,4 @@ def test_receptive_fields(name: str) -> None:
 
     found = [np.asarray(g) for g in gradients(np.ones((1, 224, 224, 3), np.float32))]
     sides = [np.ptp(np.flatnonzero(g.any(axis=(0, 2, 3)))) + 1 for g in found]
-    assert dict(zip([*network.convs(), "pool5"], sides, strict=True)) == FIELDS[name]
+    assert dict(zip(FIELDS[name], sides, strict=True)) == FIELDS[name]

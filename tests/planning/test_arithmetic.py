@@ -8,8 +8,7 @@ import pytest
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
-from alexnet_jax.learning.step import abstract_state
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import abstract_state
 from alexnet_jax.planning.arithmetic import (
     balance,
     exchanged,
@@ -19,6 +18,7 @@ from alexnet_jax.planning.arithmetic import (
     training_flops,
 )
 from alexnet_jax.planning.cost import with_batch
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart, variants
 
 
@@ -56,15 +56,15 @@ def test_the_paper_by_hand(paper: Config) -> None:
 
 
 def test_what_towers_and_rows_tell_each_other(paper: Config) -> None:
-    """performance.md: 30,336 numbers a picture and tower, each way; 243,860,896 bytes of gradients."""
+    """30,336 numbers a picture and tower, each way, scores one way; 243,860,896 bytes of gradients."""
     config = with_batch(paper, 128)
     assert by_axis(config, (1, 1)) == {}
-    assert by_axis(config, (1, 2)) == {"tower": 2 * 4 * 128 * (30_336 + 500)}
+    assert by_axis(config, (1, 2)) == {"tower": 4 * 128 * (2 * 30_336 + 500)}
     assert by_axis(config, (2, 1)) == {"data": 243_860_896}
-    assert by_axis(config, (4, 2)) == {"tower": 2 * 4 * 32 * (30_336 + 500), "data": 121_930_448}
-    half = dataclasses.replace(paper.network, compute_dtype="bfloat16")
+    assert by_axis(config, (4, 2)) == {"tower": 4 * 32 * (2 * 30_336 + 500), "data": 121_930_448}
+    half = dataclasses.replace(paper.network, precision="bfloat16")
     assert by_axis(dataclasses.replace(config, network=half), (2, 2)) == {
-        "tower": 2 * 2 * 64 * (30_336 + 500),
+        "tower": 2 * 2 * 64 * 30_336 + 4 * 64 * 500,  # scores are float32
         "data": 121_930_448,  # weights and their gradients stay float32
     }
     assert balance(paper.network) == pytest.approx(1004.83, abs=0.01)
@@ -72,7 +72,7 @@ def test_what_towers_and_rows_tell_each_other(paper: Config) -> None:
 
 def test_memory_traffic(paper: Config) -> None:
     """performance.md: both normalisations of 1,024 pictures in bfloat16, 0.58 + 0.87 ms at 3.35 TB/s."""
-    half = dataclasses.replace(paper, network=dataclasses.replace(paper.network, compute_dtype="bfloat16"))
+    half = dataclasses.replace(paper, network=dataclasses.replace(paper.network, precision="bfloat16"))
     shapes = {shape.name: shape for shape in layer_shapes(half.network)}
     wanted = 1024 * 2 * 2 * 5 * (shapes["conv1"].made + shapes["conv2"].made)
     idle = [p.bytes for p in passes(with_batch(half, 1024), 1, 1) if not p.flops]

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from alexnet_jax.config import Config
-from alexnet_jax.learning import step as step_module
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.config import CONVS, Config
+from alexnet_jax.network import variants
 from alexnet_jax.network.alexnet import AlexNet
-from alexnet_jax.network.layers import Towers, cross
+from alexnet_jax.network.layers import Towers
 from alexnet_jax.planning.arithmetic import exchanged
 from alexnet_jax.planning.collectives import OTHER, OWN, UNKNOWN, Collective, compiled, requested, totals
 from alexnet_jax.planning.planner import Program, compile_step, lower_step, surprises
+from alexnet_jax.sharding.mesh import make_mesh
 from tests.learning.collectives import collectives
+from tests.network.networks import following
 
 CROSSINGS = ["conv3", "fc6", "fc7", "fc8", "scores"]
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
@@ -37,12 +38,12 @@ def served(done: list[Collective], kind: str, axis: str) -> list[str]:
 @pytest.mark.usefixtures("half_optimised")
 @pytest.mark.parametrize("shape", [*map(slow, [(1, 2), (2, 2), (4, 1)]), (4, 2)])
 def test_collectives_and_their_layers(narrow: Config, shape: tuple[int, int]) -> None:
-    """Five crossings forward and five backward, and the gradients of eight layers, by arithmetic."""
+    """Five crossings forward and four backward, and the gradients of eight layers, by arithmetic."""
     found = program(narrow, shape)
     assert surprises(narrow, shape, found) == {}
     data, tower = shape
     assert served(found.done, "all-gather", "tower") == (CROSSINGS if tower > 1 else [])
-    assert served(found.done, "reduce-scatter", "tower") == (CROSSINGS[::-1] if tower > 1 else [])
+    assert served(found.done, "reduce-scatter", "tower") == (CROSSINGS[-2::-1] if tower > 1 else [])
     sums = [layer for layer in served(found.done, "all-reduce", "data") if layer != OTHER]
     assert sorted(set(sums)) == (LAYERS if data > 1 else [])
     assert not {UNKNOWN, OWN} & {layer for one in found.done for layer in one.layers}
@@ -67,18 +68,21 @@ def test_another_reader_finds_as_many(narrow: Config, shape: tuple[int, int]) ->
     [
         slow({"towers": 4}, (2, 2)),
         ({"towers": 4}, (2, 4)),
-        slow({"compute_dtype": "bfloat16"}, (2, 2)),
+        slow({"precision": "bfloat16"}, (2, 2)),
         slow({"classes": 11}, (1, 2)),
         slow({"crossings": ("fc8",)}, (1, 2)),
-        slow({"batch_norm": ("conv2", "conv5")}, (2, 2)),
+        slow({"conv2": ("activation", "batch_norm"), "conv5": ("max_pool", "batch_norm")}, (2, 2)),
+        ({"lrn": "all", "conv2": ("max_pool", "lrn")}, (2, 2)),
         slow({"unshared": ("conv4",)}, (2, 2)),
     ],
 )
 def test_other_networks(narrow: Config, fields: dict, shape: tuple[int, int]) -> None:
     """What the program asks for is what the arithmetic says, whatever the network."""
     network = narrow.network
-    if "batch_norm" in fields:
-        fields = {"batch_norm": dataclasses.replace(network.batch_norm, after=fields["batch_norm"])}
+    if "conv2" in fields:
+        network = following(network, **{name: then for name, then in fields.items() if name in CONVS})
+        lrn = dataclasses.replace(network.lrn, over=fields.get("lrn", "tower"))
+        fields = {"lrn": lrn}
     config = dataclasses.replace(narrow, network=dataclasses.replace(network, **fields))
     mesh = make_mesh(*shape)
     asked = totals(requested(lower_step(config, mesh), mesh))
@@ -89,11 +93,10 @@ def test_an_added_crossing_is_seen(narrow: Config, monkeypatch: pytest.MonkeyPat
     """Control: a network whose towers also talk after conv1 and conv2."""
 
     class Leaky(AlexNet):
-        def normalise(self, x: Towers, here: bool) -> Towers:
-            joined, maps = cross(super().normalise(x, here)), x[0].shape[-1]
-            return [tower[..., :maps] for tower in joined] if here else x
+        def lrn(self, x: Towers) -> Towers:
+            return [tower[..., : x[0].shape[-1]] for tower in self.cross(super().lrn(x))]
 
-    monkeypatch.setattr(step_module, "AlexNet", Leaky)
+    monkeypatch.setattr(variants, "AlexNet", Leaky)
     mesh = make_mesh(1, 2)
     asked = requested(lower_step(narrow, mesh), mesh)
     found = surprises(narrow, (1, 2), Program("", 0, 0, 0, 0, asked, asked))

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from alexnet_jax.config import Config
-from alexnet_jax.mesh import open_mesh
 from alexnet_jax.planning.arithmetic import memory, training_flops
 from alexnet_jax.planning.chips import CHIPS
 from alexnet_jax.planning.cost import HOP, choose_mesh, estimate, with_batch
@@ -43,7 +42,7 @@ def test_exchange(paper: Config) -> None:
     """Towers that do not share a host talk over the network."""
     for each, speed in ((8, 450e9), (2, 450e9), (1, 50e9), (3, 50e9)):
         found = estimate(with_batch(paper, 128), 1, 2, each, H100).exchange
-        assert found == pytest.approx(2 * 4 * 128 * 30_836 / speed), each
+        assert found == pytest.approx(4 * 128 * (2 * 30_336 + 500) / speed), each
 
 
 def test_a_slice_of_tpus_is_one_host(paper: Config) -> None:
@@ -86,9 +85,3 @@ def test_memory_decides_before_speed(paper: Config) -> None:
     tight = dataclasses.replace(slow, memory=between)
     chosen = (1, 2) if memory(config, 1, 2) < memory(config, 2, 1) else (2, 1)
     assert choose_mesh(config, 1, 2, tight)[0] == chosen
-
-
-def test_an_unknown_chip_gets_what_it_got_before(narrow: Config) -> None:
-    for asked in ((0, 0), (0, 1), (2, 0), (4, 0), (5, 0), (3, 0)):
-        config = with_mesh(narrow, *asked)
-        assert choose_mesh(config, 1, 8, None)[0] == open_mesh(config).devices.shape, asked

@@ -9,16 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import CONFIG, REFUSED, ConfigError
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.planning import planner, topology
 from alexnet_jax.planning.chips import CHIPS, cpu
 from alexnet_jax.planning.cost import with_batch
 from alexnet_jax.planning.planner import Program, compile_step, make_plan
 from alexnet_jax.planning.topology import Topology
+from alexnet_jax.sharding.mesh import make_mesh
 from tests.run.commands import NARROW, ROOT, here
 
 QUICK = ("--config=configs/quickstart.py", *NARROW)
@@ -97,7 +98,7 @@ def test_what_does_not_fit(narrow: Config, monkeypatch: pytest.MonkeyPatch) -> N
 
     chip = dataclasses.replace(CHIPS["a100"], memory=needs(96) * 6 // 10)
     monkeypatch.setattr(planner, "open_chip", lambda _: chip)
-    monkeypatch.setattr(planner, "make_mesh", lambda _, data, tower: make_mesh(data, tower))
+    monkeypatch.setattr(planner, "devices_of", lambda _: jax.devices())
     with pytest.raises(ConfigError) as raised:
         make_plan(with_batch(narrow, 96), Topology("a100", "1x2", 1, 2), (2, 1))
     found = re.fullmatch(
@@ -121,7 +122,7 @@ def test_a_search_that_takes_more_than_one_step(paper: Config, monkeypatch: pyte
         return Program("", 0.0, 0, needs(config.train.batch_size), 0.0, [], [])
 
     monkeypatch.setattr(planner, "compile_step", pretended)
-    monkeypatch.setattr(planner, "make_mesh", lambda _, data, tower: make_mesh(data, tower))
+    monkeypatch.setattr(planner, "devices_of", lambda _: jax.devices())
     with pytest.raises(ConfigError, match="the largest that fits is about") as raised:
         make_plan(with_batch(paper, 40_000), Topology("a100", "1x2", 1, 2), (2, 1))
     batch = int(re.search(r"about --batch=(\d+)", str(raised.value))[1])

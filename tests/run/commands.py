@@ -77,7 +77,7 @@ def here(module: str, *arguments: str, data_dir: Path, code: int = 0) -> tuple[s
         contextlib.redirect_stderr(io.StringIO()) as err,
         mock.patch.object(sys, "argv", words),
         mock.patch.dict(os.environ, ALEXNET_DATA_DIR=str(data_dir)),
-        mock.patch("alexnet_jax.mesh.simulate_cpu_devices"),
+        mock.patch("alexnet_jax.sharding.mesh.simulate_cpu_devices"),
         mock.patch("alexnet_jax.run.meshes.simulate_cpu_devices"),
         _own_flags(),
         _same_signals(),

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run import evaluation, loop, start
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 
 # What no program depends on.
 FREE = ("mesh", "data", "checkpoint", "limits", "expected", "profile_steps", "wandb", "init_from")

@@ -8,10 +8,10 @@ import pytest
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.alarm import StallAlarm
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.run.commands import narrow as narrow_run
 

@@ -13,11 +13,12 @@ import pytest
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import TrainingOrder
 from alexnet_jax.errors import DIVERGED, DivergedError
-from alexnet_jax.learning import step as step_module
-from alexnet_jax.learning.step import Batch, TrainStep, make_train_step
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning import loss as loss_module
+from alexnet_jax.learning.state import Batch
+from alexnet_jax.learning.step import TrainStep, make_train_step
 from alexnet_jax.run import loop
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.learning.conftest import optimise
 from tests.learning.poison import poison
@@ -60,7 +61,7 @@ def test_one_picture(
 
     share_programs(monkeypatch)
     monkeypatch.setattr(loop, "feed", marked)
-    monkeypatch.setattr(step_module, "score", poison(MARK))
+    monkeypatch.setattr(loss_module, "score", poison(MARK))
     monkeypatch.setattr(loop, "make_train_step", lambda *_: train_step)
     with pytest.raises(DivergedError) as error:
         train_here(config, tmp_path)

@@ -14,13 +14,13 @@ import pytest
 
 from alexnet_jax.data.batches import open_packed
 from alexnet_jax.errors import REFUSED, ConfigError, RefusedError
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.ensemble import evaluate_together
 from alexnet_jax.run.evaluation import Member
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.start import restore
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.run.commands import here, lines, narrow
 

@@ -14,13 +14,13 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.checkpoint import Checkpoints
 from alexnet_jax.run.events import Events
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.start import restore
 from alexnet_jax.run.summaries import kernel_picture
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.run.commands import lines, narrow
 

@@ -20,7 +20,7 @@ import jax, numpy as np
 from etils import epath
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.run.feed import feed
 
 packed = PackedSet(epath.Path(sys.argv[1]))

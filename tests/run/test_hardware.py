@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from alexnet_jax.config import Config
-from alexnet_jax.mesh import DATA, make_mesh, shard
 from alexnet_jax.planning.arithmetic import memory
 from alexnet_jax.run import hardware
 from alexnet_jax.run.findings import MEND, OK, WARN, look, size
@@ -25,6 +24,7 @@ from alexnet_jax.run.hardware import (
     tensorflow,
     unseen,
 )
+from alexnet_jax.sharding.mesh import DATA, make_mesh, shard
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_gpu_that_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_mesh(narrow: Config) -> None:
-    assert mesh_of(narrow) == (OK, "4 x 2 (data x tower): the widest tower axis: the chip is not known")
+    assert mesh_of(narrow) == (OK, "4 x 2 (data x tower): the widest tower axis that fits")
     two = dataclasses.replace(narrow, mesh=dataclasses.replace(narrow.mesh, data=1, tower=2))
     assert mesh_of(two) == (WARN, "1 x 2 (data x tower) leaves 6 of 8 devices idle")
     odd = dataclasses.replace(narrow, train=dataclasses.replace(narrow.train, batch_size=10))

@@ -15,8 +15,9 @@ from etils import epath
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
-from alexnet_jax.mesh import make_mesh, simulate_cpu_devices
 from alexnet_jax.run.feed import feed
+from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 from tests.run.commands import ROOT, STARTED
 
 STEPS = 9  # batches of 16 from 40 pictures: three and a half epochs

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import imagenet
 from tests.data.images import write_archives, write_folders
 from tests.run.commands import NARROW, here, lines, narrow

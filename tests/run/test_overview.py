@@ -10,10 +10,10 @@ import pytest
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.learning.spread import Params
-from alexnet_jax.learning.step import abstract_state
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import abstract_state
+from alexnet_jax.network.layers import Params
 from alexnet_jax.run.overview import mesh_drawing, network_table, overview, rates, weights
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import four_layers, imagenet
 from tests.run.commands import narrow
 

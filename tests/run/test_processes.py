@@ -14,11 +14,11 @@ import pytest
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import PREEMPTED, REFUSED, ConfigError, RefusedError
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.cluster import Cluster
 from alexnet_jax.run.evaluation import Member
 from alexnet_jax.run.preflight import preflight
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.learning.conftest import lower_options
 from tests.run.commands import NARROW, ROOT, STARTED, check_alike, lines, narrow

@@ -7,10 +7,10 @@ import jax
 import pytest
 
 from alexnet_jax.data.batches import open_packed
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.profile import Profile
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.run.commands import lines, narrow
 

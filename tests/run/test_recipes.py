@@ -12,9 +12,9 @@ from alexnet_jax.data.packed import packed_path
 from alexnet_jax.data.packing import Work, make_plan, pack
 from alexnet_jax.data.shards import Form
 from alexnet_jax.data.sources import FolderSource
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import cifar10, fashion_mnist
 from tests.data.images import encoded
 from tests.run.commands import lines, narrow

@@ -153,7 +153,7 @@ def test_a_workdir_of_another_network_and_a_corrupt_config(tmp_path: Path) -> No
     assert "config.json is corrupt" in complaint(err)
     (tmp_path / "config.json").write_text('{"sed": 0}')
     _, err = train(tmp_path, data_dir=tmp_path, code=REFUSED)
-    assert "config.json does not fit this version: unknown field config.sed" in complaint(err)
+    assert "config.json does not fit this version (unknown field config.sed" in complaint(err)
 
 
 HOPELESS = ("--config.schedule.learning_rate=1e9", "--config.train.steps=20", "--config.train.log_every=5")

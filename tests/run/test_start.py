@@ -11,13 +11,13 @@ from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError, RefusedError
 from alexnet_jax.learning.metrics import Totals
-from alexnet_jax.learning.step import State, init_state
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import State, init_state
 from alexnet_jax.run import start
 from alexnet_jax.run.ancestor import check_ancestor
 from alexnet_jax.run.checkpoint import Checkpoints, Kept
 from alexnet_jax.run.start import restore_or_start
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.run.commands import narrow
 from tests.run.programs import share_programs
@@ -72,8 +72,7 @@ def test_an_ancestor_that_does_not_fit(ancestor: tuple[Path, State], data_dir: P
     values = dataclasses.asdict(six_convs(data_dir, 0, 10, str(path)))
     for section, field, value, words in (
         ("conv2", "width", 32, "network.conv2.width=16, this config says 32"),
-        ("batch_norm", "after", ("conv1",), r"network.batch_norm.after=\('conv1', .*, this config says"),
-        ("batch_norm", "after", (), r"network.batch_norm.after=\('conv1', .*, this config says \(\)"),
+        ("conv2", "then", ("activation",), r"network.conv2.then=\('activation', .*, this config says"),
     ):
         other = values | {
             "network": values["network"] | {section: values["network"][section] | {field: value}}

@@ -10,11 +10,12 @@ from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
 from alexnet_jax.learning.metrics import Totals
-from alexnet_jax.learning.step import State, no_totals
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import State
+from alexnet_jax.learning.step import no_totals
 from alexnet_jax.run import loop, start
 from alexnet_jax.run.evaluation import Evaluator
 from alexnet_jax.run.start import Progress
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.run.commands import lines, narrow
 from tests.run.programs import share_programs, train_on

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.mesh import PARAMETERS, make_mesh, shard
 from alexnet_jax.run.summaries import ENLARGED, GAP, histograms, kernel_picture, towers_here
+from alexnet_jax.sharding.mesh import PARAMETERS, make_mesh, shard
 
 
 def placed(values: np.ndarray, data: int, tower: int) -> jax.Array:

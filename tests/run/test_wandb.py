@@ -12,11 +12,11 @@ import pytest
 
 from alexnet_jax.data.batches import open_packed
 from alexnet_jax.errors import CONFIG, ConfigError, DivergedError
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.account import check_wandb, load_wandb
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.wandb import identity
 from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.run.commands import here, lines, narrow
 from tests.run.test_refusals import complaint

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing.opened import Opened, open_run
+from alexnet_jax.sharding.mesh import make_mesh
 from tests.data.conftest import few, packed_path
 from tests.learning.conftest import half_optimised
 from tests.run.conftest import _commands_end

@@ -15,7 +15,7 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.packing import Work, pack
 from alexnet_jax.data.shards import Form
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.learning.step import example_keys
+from alexnet_jax.learning.loss import example_keys
 from alexnet_jax.seeing.augmentation import augmentations, colour_noise
 from alexnet_jax.seeing.opened import Opened
 from tests.data.conftest import plan

@@ -8,10 +8,10 @@ from PIL import Image
 
 from alexnet_jax.data.picture_files import read_files
 from alexnet_jax.errors import CONFIG, PASSED_OVER, ConfigError, RefusedError
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing.features import make_features, write_files, write_split
 from alexnet_jax.seeing.opened import Opened, open_run
+from alexnet_jax.sharding.mesh import make_mesh
 from tests.run.commands import here
 
 

@@ -17,10 +17,10 @@ from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.data.batches import open_packed
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.mesh import make_mesh
 from alexnet_jax.run.loop import train
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing.figure1 import figure1
+from alexnet_jax.sharding.mesh import make_mesh
 from benchmarks.generated_cifar10 import picture, place_archive, write_archive
 from configs import four_layers
 from tests.run.commands import here

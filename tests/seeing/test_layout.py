@@ -9,8 +9,8 @@ from jax import numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import DATA, TOWER, make_mesh, shard
 from alexnet_jax.seeing.layout import device_words, parts, show_sharding
+from alexnet_jax.sharding.mesh import DATA, TOWER, make_mesh, shard
 
 
 def shaped(shape: tuple[int, ...], mesh: Mesh, *spec: str | tuple[str, ...] | None) -> jax.ShapeDtypeStruct:

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
-from alexnet_jax.mesh import make_mesh
-from alexnet_jax.network.alexnet import layer_sizes
+from alexnet_jax.network.shapes import layer_sizes
 from alexnet_jax.seeing.maps import GAP, SIDE, maps, montage, responses
 from alexnet_jax.seeing.opened import Opened, open_run
+from alexnet_jax.sharding.mesh import make_mesh
 
 
 def test_montage() -> None:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import batch_rows, place_rows
 from alexnet_jax.seeing.meshes import holdings, mesh
+from alexnet_jax.sharding.rows import batch_rows, place_rows
 from tests.seeing.untrained import untrained
 
 

@@ -12,8 +12,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import DATA, TOWER, make_mesh, shard
 from alexnet_jax.seeing.parameters import rows, table
+from alexnet_jax.sharding.mesh import DATA, TOWER, make_mesh, shard
 from tests.run.commands import ROOT
 
 SHAPES = {
@@ -32,9 +32,10 @@ import json
 import jax, numpy as np
 from jax import lax, numpy as jnp
 from alexnet_jax.build import build
-from alexnet_jax.learning.step import state_shapes
-from alexnet_jax.mesh import PARAMETERS, make_mesh, shard, simulate_cpu_devices
+from alexnet_jax.learning.state import state_shapes
 from alexnet_jax.seeing.parameters import rows
+from alexnet_jax.sharding.mesh import PARAMETERS, make_mesh, shard
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 from configs.imagenet import PAPER
 
 def status(field):
@@ -68,8 +69,9 @@ print(json.dumps({"numbers": numbers, **found}))
 TOGETHER = """
 import json, sys
 import jax, numpy as np
-from alexnet_jax.mesh import PARAMETERS, make_mesh, shard, simulate_cpu_devices
 from alexnet_jax.seeing.parameters import rows
+from alexnet_jax.sharding.mesh import PARAMETERS, make_mesh, shard
+from alexnet_jax.sharding.platform import simulate_cpu_devices
 
 port, number = map(int, sys.argv[1:])
 simulate_cpu_devices(1)

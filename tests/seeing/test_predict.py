@@ -24,14 +24,15 @@ from alexnet_jax.data.squares import centre_square
 from alexnet_jax.errors import CONFIG, PASSED_OVER, REFUSED, RefusedError
 from alexnet_jax.learning.augment import Pixels
 from alexnet_jax.learning.prediction import make_prediction_step
-from alexnet_jax.learning.step import State, init_state, no_totals
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import State, init_state
+from alexnet_jax.learning.step import no_totals
 from alexnet_jax.run.checkpoint import Checkpoints, Kept
 from alexnet_jax.run.dataset import DatasetFacts, device_pixels, keep_facts, kept_facts, open_facts
 from alexnet_jax.run.start import restore
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing import predictor
 from alexnet_jax.seeing.predictor import batch_size
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import quickstart
 from tests.data.images import encoded, huge_header, photo
 from tests.run.commands import command, here, narrow

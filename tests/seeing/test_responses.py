@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.learning.prediction import make_stage_step
-from alexnet_jax.mesh import make_mesh
-from alexnet_jax.network.alexnet import stage_names
+from alexnet_jax.learning.prediction import make_activation_step
+from alexnet_jax.network.shapes import stage_names
 from alexnet_jax.run.evaluation import Evaluator
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing.opened import Opened, open_run
 from alexnet_jax.seeing.responses import Response, first_pictures, measured, responses, scores
+from alexnet_jax.sharding.mesh import make_mesh
 
 PICTURES = 40
 
@@ -35,7 +35,7 @@ def test_against_the_stages(alone: Opened) -> None:
     found = measured(alone, batch)
     assert [(one.stage, one.tower) for one in found] == [(name, t) for name in names for t in (0, 1)]
     stages = jax.device_get(
-        make_stage_step(alone.config, alone.mesh, names)(alone.state, alone.pixels, batch.pictures)
+        make_activation_step(alone.config, alone.mesh, names)(alone.state, alone.pixels, batch.pictures)
     )
     for one in found:
         numbers = stages[one.stage][one.tower].astype(np.float64)

@@ -12,11 +12,11 @@ from matplotlib.patches import Rectangle
 
 from alexnet_jax.config import Config, NetworkConfig
 from alexnet_jax.learning.augment import Pixels
-from alexnet_jax.learning.prediction import make_stage_step
-from alexnet_jax.learning.step import abstract_state, state_shapes
-from alexnet_jax.mesh import make_mesh
-from alexnet_jax.network.alexnet import SCORES, stage_names
+from alexnet_jax.learning.prediction import make_activation_step
+from alexnet_jax.learning.state import abstract_state, state_shapes
+from alexnet_jax.network.shapes import SCORES, stage_names
 from alexnet_jax.seeing.towers import IMAGES, diagram, draw_towers, towers
+from alexnet_jax.sharding.mesh import make_mesh
 from configs import cifar10, four_layers, imagenet, quickstart
 from tests.seeing.untrained import recipe, same_colour, stateless
 
@@ -38,7 +38,7 @@ NETS = [
 def stage_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """What the network itself would hand on for a picture, [towers, 1, ...], without computing it."""
     mesh, size = make_mesh(1, 1), config.data.size
-    step = make_stage_step(config, mesh, stage_names(config.network))
+    step = make_activation_step(config, mesh, stage_names(config.network))
     pixels = Pixels(jax.ShapeDtypeStruct((size, size, 3), jnp.float32), jnp.zeros((3, 3)))
     pictures = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     found = jax.eval_shape(step, abstract_state(config, mesh), pixels, pictures)
@@ -128,13 +128,13 @@ def test_words_say_what_layers_do() -> None:
             {name: texts[texts.index(name) + 1] for name in ("conv1", "conv2", "pool5", "fc6", "fc8")}
         )
     assert rows[0] == {
-        "conv1": "11 x 11 x 3 kernels, 4 apart, ReLU, LRN",
+        "conv1": "11 x 11 x 3 kernels, stride 4, ReLU, LRN",
         "conv2": "5 x 5 x 48 kernels, ReLU, LRN",
-        "pool5": "max 3 x 3, 2 apart",
+        "pool5": "max 3 x 3, stride 2",
         "fc6": "9,216 inputs, ReLU, dropout 0.5",
         "fc8": "4,096 inputs",
     }
-    assert rows[1]["conv1"] == "11 x 11 x 3 kernels, 4 apart, LRN, ReLU"
+    assert rows[1]["conv1"] == "11 x 11 x 3 kernels, stride 4, LRN, ReLU"
     assert rows[1]["conv2"] == "5 x 5 x 48 kernels, ReLU, LRN, map norm"
 
 

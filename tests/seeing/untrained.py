@@ -10,10 +10,10 @@ from jax import numpy as jnp
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
-from alexnet_jax.learning.step import abstract_state
-from alexnet_jax.mesh import make_mesh
+from alexnet_jax.learning.state import abstract_state
 from alexnet_jax.run.workdir import Workdir
 from alexnet_jax.seeing.opened import Opened
+from alexnet_jax.sharding.mesh import make_mesh
 
 
 def untrained(config: Config, path: Path, data: int = 1, tower: int = 1) -> Opened:

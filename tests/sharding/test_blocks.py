@@ -7,16 +7,18 @@ import hashlib
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.learning.blocks import over_rows, tree_sum
 from alexnet_jax.learning.prediction import make_evaluation_step
-from alexnet_jax.learning.step import init_state, no_totals
-from alexnet_jax.mesh import DATA, check_blocks, make_mesh
+from alexnet_jax.learning.state import init_state
+from alexnet_jax.learning.step import no_totals
 from alexnet_jax.planning.planner import compile_step, surprises
+from alexnet_jax.sharding.blocks import check_blocks, sum_over_rows, tree_sum
+from alexnet_jax.sharding.mesh import DATA, REPLICATED, make_mesh
+from alexnet_jax.sharding.mesh import ROWS as BY_ROWS
+from alexnet_jax.sharding.spread import spread
 from configs import quickstart
 from tests.learning.steps import Trainer, random_batch, random_pixels
 
@@ -73,11 +75,9 @@ def test_the_order_of_a_sum_over_devices(rows: int) -> None:
 
     def body(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         own = tree_sum(list(x))
-        return over_rows((own, own[0]))
+        return sum_over_rows((own, own[0]))
 
-    given = PartitionSpec(DATA) if rows > 1 else PartitionSpec()
-    spread = jax.shard_map(body, mesh=make_mesh(rows, 1), in_specs=given, out_specs=PartitionSpec())
-    found, first = jax.jit(spread)(ROWS)
+    found, first = jax.jit(spread(body, make_mesh(rows, 1), BY_ROWS, REPLICATED))(ROWS)
     np.testing.assert_array_equal(found, TREE)
     assert first == TREE[0]
 
@@ -98,9 +98,9 @@ def test_who_talks(narrow: Config) -> None:
         ("train", {"blocks": 3}, "train.blocks=3 must be 0 or a power of two"),
         ("train", {"blocks": 64}, "train.blocks=64 does not divide train.batch_size=32; choose 64$"),
         (
-            "network.batch_norm",
-            {"after": ("conv3",)},
-            "train.blocks=4 cuts the batch that .* say --config.train.blocks=0",
+            "network.conv3",
+            {"then": ("activation", "batch_norm")},
+            "train.blocks=4 splits the batch that the batch_norm of conv3 .* say --config.train.blocks=0",
         ),
     ],
 )
@@ -114,9 +114,9 @@ def test_what_cannot_be(section: str, changes: dict, message: str) -> None:
 
 
 def test_rows_that_get_no_block() -> None:
-    check_blocks(make_mesh(4, 2), 4)
-    check_blocks(make_mesh(3, 2), 0)
+    check_blocks(4, 4)
+    check_blocks(3, 0)
     with pytest.raises(
         ConfigError, match=r"blocks=2 does not divide over the mesh's 4 data rows; .*=1 or 2$"
     ):
-        check_blocks(make_mesh(4, 2), 2)
+        check_blocks(4, 2)

@@ -9,15 +9,9 @@ import pytest
 from alexnet_jax.build import build
 from alexnet_jax.config import Config
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import (
-    arrange,
-    batch_rows,
-    check_batch,
-    compiler_options,
-    make_mesh,
-    open_mesh,
-    place_rows,
-)
+from alexnet_jax.sharding.mesh import make_mesh, open_mesh, towers_together
+from alexnet_jax.sharding.platform import compiler_options
+from alexnet_jax.sharding.rows import batch_rows, check_batch, place_rows
 from configs import quickstart, variants
 
 
@@ -37,7 +31,7 @@ def test_shapes(narrow: Config) -> None:
         ({"data": 5}, (5, 1)),
         ({"data": 3}, (3, 2)),
     ):
-        mesh = open_mesh(with_mesh(narrow, **fields))
+        mesh = open_mesh(with_mesh(narrow, **fields).mesh, 2)
         assert mesh.axis_names == ("data", "tower")
         assert mesh.devices.shape == shape, fields
 
@@ -46,8 +40,8 @@ def test_the_quickstart_takes_every_variant() -> None:
     """Of one tower, two or four."""
     for name in variants.VARIANTS:
         config = build(quickstart.get_config(name).to_dict() | {"init_from": ""})
-        mesh = open_mesh(dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, cpu_devices=0)))
         towers = config.network.towers
+        mesh = open_mesh(dataclasses.replace(config.mesh, cpu_devices=0), towers)
         assert mesh.devices.shape == (8 // towers, towers), name
 
 
@@ -61,8 +55,8 @@ def test_towers_of_a_row_share_a_host() -> None:
 
     devices = [Device(number // 3, number) for number in range(6)]
     for given in (devices, devices[::-1]):
-        assert [device.id for device in arrange(given, 2)] == [0, 1, 3, 4, 2, 5]
-        assert [device.id for device in arrange(given, 1)] == [0, 1, 2, 3, 4, 5]
+        assert [device.id for device in towers_together(given, 2)] == [0, 1, 3, 4, 2, 5]
+        assert [device.id for device in towers_together(given, 1)] == [0, 1, 2, 3, 4, 5]
 
 
 def test_refusals(narrow: Config) -> None:
@@ -71,14 +65,14 @@ def test_refusals(narrow: Config) -> None:
         ({"data": 5, "tower": 2}, "needs 10 devices, there are 8 .*cpu_devices=10"),
     ):
         with pytest.raises(ConfigError, match=message):
-            open_mesh(with_mesh(narrow, **fields))
+            open_mesh(with_mesh(narrow, **fields).mesh, 2)
 
 
 def test_a_batch_that_does_not_divide() -> None:
     for size, choices in ((10, "8 or 12"), (3, "4 or 8")):
         message = f"train.batch_size={size} does not divide over the mesh's 4 data rows; choose {choices}"
         with pytest.raises(ConfigError, match=message):
-            check_batch(make_mesh(4, 2), "train.batch_size", size)
+            check_batch(4, "train.batch_size", size)
 
 
 def test_rows_land_on_their_devices() -> None:
