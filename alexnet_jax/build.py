@@ -135,7 +135,7 @@ _RULES: tuple[Rule, ...] = (
         "network.lrn.alpha network.lrn.beta network.map_norm.alpha network.map_norm.beta "
         "seed mesh.data mesh.tower mesh.cpu_devices augment.colour_noise optimizer.weight_decay data.threads "
         "data.keep_mib schedule.max_drops schedule.warmup_epochs augment.colour_until train.steps "
-        "train.stall_steps train.blocks checkpoint.keep_epochs limits.stuck profile_steps",
+        "train.stall_steps train.blocks train.parts checkpoint.keep_epochs limits.stuck profile_steps",
         lambda v: v >= 0,
         "must not be negative",
     ),
@@ -178,6 +178,11 @@ def _block_complaints(config: Config) -> Iterable[str]:
         choices = f"{below} or {above}" if below else str(above)
         yield f"train.blocks={blocks} does not divide train.batch_size={batch}; choose {choices}"
     normalised = [name for name, conv in config.network.convs().items() if "batch_norm" in conv.then]
+    if config.train.parts and normalised:
+        yield (
+            f"train.parts={config.train.parts} fills short batches up, which the batch_norm of "
+            f"{', '.join(normalised)} would count: say --config.train.parts=0"
+        )
     if blocks and normalised:
         yield (
             f"train.blocks={blocks} splits the batch that the batch_norm of {', '.join(normalised)} takes as "

@@ -4,8 +4,10 @@ There are no defaults here: every value stands in a file of `configs/`, with its
 these classes, and checks them once.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")
@@ -226,15 +228,28 @@ class TrainConfig:
     epochs: float
     steps: int  # 0 stands for as many as `epochs` takes
     order: Literal["shuffled", "fixed"]  # drawn anew for every epoch, or once for all
+    # An epoch is taken in so many parts, as from the source's files, and the last batch of each is short.
+    # 0: an epoch's last batch goes on into the next.
+    parts: int
     # A batch is computed in so many blocks, whose gradients are added in one order: on any mesh the same.
     # 0: each row of devices computes its part at once, and they are added as suits the machines.
     blocks: int
     log_every: int
     stall_steps: int  # without progress beyond guessing, after which a warning says what to change; 0: none
 
+    def epoch_steps(self, images: int) -> Fraction:
+        """The steps of an epoch over so many pictures: a whole number where there are parts."""
+        whole = sum(-(-len(part) // self.batch_size) for part in self.parts_of(images))
+        return Fraction(whole) if self.parts else Fraction(images, self.batch_size)
+
+    def parts_of(self, images: int) -> list[range]:
+        """The pictures of each part, of an epoch's order."""
+        ends = [images * number // max(self.parts, 1) for number in range(self.parts + 1)]
+        return [range(*pair) for pair in itertools.pairwise(ends)]
+
     def length(self, images: int) -> int:
         """The steps of a run over so many pictures."""
-        return self.steps or math.ceil(self.epochs * images / self.batch_size)
+        return self.steps or math.ceil(Fraction(str(self.epochs)) * self.epoch_steps(images))
 
 
 @dataclass(frozen=True)

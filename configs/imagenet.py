@@ -108,6 +108,7 @@ PAPER: dict[str, Any] = {
         "epochs": 90.0,
         "steps": 0,
         "order": "shuffled",
+        "parts": 0,
         "blocks": 0,
         "log_every": 100,
         "stall_steps": 5000,  # after which Caffe's users started anew

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -159,12 +159,16 @@ def open_packed(config: DataConfig, classes: int) -> PackedSet:
 class TrainingOrder:
     """The ids of every batch: a permutation for each epoch, of (seed, epoch) alone, end to end.
 
-    The last partial batch of an epoch goes on into the next one: no picture is dropped, and any step's batch
-    is known without those before it. A `fixed` order is that of the first epoch for all.
+    The last partial batch of an epoch goes on into the next one, or, where there are parts, each of them ends
+    with a short batch, filled up with `PADDING`: no picture is dropped, and any step's batch is known without
+    those before it. A `fixed` order is that of the first epoch for all.
     """
 
-    def __init__(self, seed: int, images: int, batch_size: int, *, fixed: bool = False):
+    def __init__(
+        self, seed: int, images: int, batch_size: int, *, fixed: bool = False, parts: Sequence[range] = ()
+    ):
         self.images, self.batch_size = images, batch_size
+        self.batches = [part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size)]
 
         @functools.lru_cache(maxsize=3)
         def permutation(epoch: int) -> np.ndarray:
@@ -173,6 +177,10 @@ class TrainingOrder:
         self._permutation = (lambda _: permutation(0)) if fixed else permutation
 
     def __call__(self, step: int) -> np.ndarray:
+        if self.batches:
+            epoch, number = divmod(step, len(self.batches))
+            ids = self._permutation(epoch)[np.array(self.batches[number])]
+            return np.pad(ids, (0, self.batch_size - len(ids)), constant_values=PADDING)
         first, images = step * self.batch_size, self.images
         last = first + self.batch_size
         epochs = range(first // images, (last - 1) // images + 1)

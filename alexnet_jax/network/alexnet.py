@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from alexnet_jax.network.layers import Conv, Dense, Towers, cross, dropout, join
+from alexnet_jax.network.layers import Conv, Dense, Towers, cross, dropout, first_rngs, join
 from alexnet_jax.network.lrn import local_response_norm
 from alexnet_jax.network.pool import max_pool, pooled
 from alexnet_jax.network.precision import PRECISIONS
@@ -44,7 +44,7 @@ class AlexNet(nnx.Module):
     ):
         self.towers, self.classes, self.form = towers, classes, form
         self.precision = PRECISIONS[precision]
-        rngs, starts = nnx.Rngs(params=seed), zip(deviations, biases, strict=True)
+        rngs, starts = first_rngs(seed), zip(deviations, biases, strict=True)
 
         def options() -> dict[str, Any]:
             deviation, bias = next(starts)

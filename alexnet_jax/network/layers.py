@@ -21,6 +21,12 @@ Towers = list[jax.Array]
 Params = dict[str, dict[str, jax.Array]]
 
 
+def first_rngs(seed: int | jax.Array) -> nnx.Rngs:
+    """The source of first weights, from a seed or from a key; a run with the same seed draws the same."""
+    key = jax.random.fold_in(jax.random.key(seed), 0) if isinstance(seed, int) else seed
+    return nnx.Rngs(params=key)
+
+
 class Layer(nnx.Module):
     """Weights drawn from N(0, deviation) and a constant bias, one of each for every tower."""
 

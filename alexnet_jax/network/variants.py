@@ -10,7 +10,17 @@ from jax import numpy as jnp
 from alexnet_jax.config import ConvConfig, LayerConfig, LrnConfig, NetworkConfig, Operation, PoolConfig
 from alexnet_jax.network.alexnet import AlexNet, Tap, no_tap
 from alexnet_jax.network.batch_norm import BatchNorm
-from alexnet_jax.network.layers import Conv, Dense, LocalConv, Towers, cross, dropout, first_tower, join
+from alexnet_jax.network.layers import (
+    Conv,
+    Dense,
+    LocalConv,
+    Towers,
+    cross,
+    dropout,
+    first_rngs,
+    first_tower,
+    join,
+)
 from alexnet_jax.network.lrn import local_response_norm, map_norm
 from alexnet_jax.network.pool import average_pool, max_pool
 from alexnet_jax.network.precision import PRECISIONS
@@ -27,7 +37,7 @@ class VariantNet(nnx.Module):
     def __init__(self, config: NetworkConfig, seed: int | jax.Array, form: Form = "plain"):
         self.config, self.form = config, form
         self.precision = PRECISIONS[config.precision]
-        sizes, towers, rngs = layer_sizes(config), config.towers, nnx.Rngs(params=seed)
+        sizes, towers, rngs = layer_sizes(config), config.towers, first_rngs(seed)
         maps, side = 3, config.image_size
 
         def options(layer: LayerConfig) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def train(
     """
     total = config.train.length(packed.images("train"))
     final = workdir.final()
-    size, epochs = config.train.batch_size / packed.images("train"), config.checkpoint.keep_epochs
-    kept = Kept(config.checkpoint.keep, lambda step: int(step * size // epochs) if epochs else 0)
+    epoch, epochs = config.train.epoch_steps(packed.images("train")), config.checkpoint.keep_epochs
+    kept = Kept(config.checkpoint.keep, lambda step: int(step / epoch // epochs) if epochs else 0)
     checkpoints = Checkpoints(workdir.checkpoints, kept)
     watchdog = Watchdog(config.limits.stuck)
     with Guard() as guard, watchdog, contextlib.closing(checkpoints):
@@ -103,8 +103,10 @@ class Run:
         self.unreported: tuple[int, Totals, float] | None = None
         self.stopwatch = Stopwatch(self.first)
         size, fixed = config.train.batch_size, config.train.order == "fixed"
-        self.order = TrainingOrder(config.seed, self.images, size, fixed=fixed)
-        self.period = Fraction(str(config.evaluation.every_epochs)) * self.images  # pictures
+        parts = config.train.parts_of(self.images)
+        self.order = TrainingOrder(config.seed, self.images, size, fixed=fixed, parts=parts)
+        self.epoch_steps = config.train.epoch_steps(self.images)
+        self.period = Fraction(str(config.evaluation.every_epochs)) * self.epoch_steps
 
     def open(self) -> None:
         """Says what is about to be done."""
@@ -192,7 +194,7 @@ class Run:
             self.unreported, self.totals = (done, self.totals, rate), no_totals(self.mesh)
 
     def epoch(self, step: int) -> float:
-        return step * self.config.train.batch_size / self.images
+        return float(step / self.epoch_steps)
 
     @property
     def seconds(self) -> float:
@@ -212,8 +214,7 @@ class Run:
         return min(errors, key=lambda pair: pair[1], default=[None])[0]
 
     def evaluation_due(self, done: int) -> bool:
-        size = self.config.train.batch_size
-        return done == self.total or done * size // self.period > (done - 1) * size // self.period
+        return done == self.total or done // self.period > (done - 1) // self.period
 
     def flush(self) -> None:
         """Reports the figures of a step whose successor is already under way."""

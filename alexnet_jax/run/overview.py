@@ -49,7 +49,8 @@ def _length(config: Config, images: int, first: int, total: int) -> str:
         start += f", begun with the weights of {config.init_from}, but for {CLASSIFIER}'s"
     batch = config.train.batch_size
     blocks = f" in {config.train.blocks} blocks" if config.train.blocks else ""
-    epochs = f"{total * batch / images:.4g} epochs of {images / batch:.6g} steps"
+    steps = float(config.train.epoch_steps(images))
+    epochs = f"{total / steps:.4g} epochs of {steps:.6g} steps"
     return f"run    {start}, batch {batch}{blocks}, {epochs}, jax {jax.__version__}"
 
 

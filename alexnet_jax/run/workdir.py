@@ -18,7 +18,7 @@ from alexnet_jax.errors import ConfigError, RefusedError
 # A run keeps its network, its data and the order in which it sees them.
 FIXED = (
     *("seed", "init_from", "network", "data.name", "data.size", "data.encoding"),
-    *("train.batch_size", "train.order"),
+    *("train.batch_size", "train.order", "train.parts"),
 )
 # What says nothing of how its figures come about.
 FREE = (

@@ -119,7 +119,7 @@ def steps_per_epoch(config: Config) -> float | None:
         facts = find_packed(config.data).facts
     except RefusedError:  # the run may have been made elsewhere
         return None
-    return facts["splits"]["train"]["pictures"] / config.train.batch_size
+    return float(config.train.epoch_steps(facts["splits"]["train"]["pictures"]))
 
 
 def _number(line: dict[str, Any], name: str) -> float:

@@ -54,7 +54,8 @@ class Curve:
     @property
     def epoch(self) -> float | None:
         """The steps of an epoch, where they are known."""
-        return self.facts and self.facts["splits"]["train"]["pictures"] / self.config.train.batch_size
+        pictures = self.facts and self.facts["splits"]["train"]["pictures"]
+        return float(self.config.train.epoch_steps(pictures)) if pictures else None
 
     def words(self) -> str:
         """One line about the run."""

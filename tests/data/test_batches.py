@@ -15,11 +15,12 @@ from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_jax.config import DataConfig
+from alexnet_jax.config import DataConfig, TrainConfig
 from alexnet_jax.data.batches import PADDING, EvaluationOrder, PackedSet, TrainingOrder, read_batches
 from alexnet_jax.data.packing import Work, pack
 from alexnet_jax.data.shards import Form
 from alexnet_jax.errors import RefusedError
+from configs.imagenet import PAPER
 from tests.data.conftest import plan
 
 READING = DataConfig("few", 72, "raw", "", read_ahead=2, threads=2, keep_mib=0, trace=True)
@@ -52,6 +53,39 @@ def test_the_order(seed: int, images: int, batch_size: int, other_size: int, fix
         assert len({tuple(epoch) for epoch in epochs}) == (1 if fixed else 3)
 
 
+@given(
+    images=st.integers(1, 200),
+    batch_size=st.integers(1, 250),
+    parts=st.integers(1, 7),
+    fixed=st.booleans(),
+)
+def test_parts_end_with_short_batches(images: int, batch_size: int, parts: int, fixed: bool) -> None:
+    """Two epochs: each has every picture once, part by part, in the order that it has without parts."""
+    train = in_parts(batch_size, parts)
+    found = TrainingOrder(3, images, batch_size, fixed=fixed, parts=train.parts_of(images))
+    steps = train.epoch_steps(images)
+    assert steps == int(steps)
+    for epoch in range(2):
+        wanted = TrainingOrder(3, images, images, fixed=fixed)(epoch)
+        batches = [found(step) for step in range(epoch * int(steps), (epoch + 1) * int(steps))]
+        assert {len(batch) for batch in batches} == {batch_size}
+        real = [batch[batch != PADDING] for batch in batches]
+        assert np.concatenate(real).tolist() == wanted.tolist()
+        short = [number for number, batch in enumerate(real) if len(batch) < batch_size]
+        assert len(short) <= parts
+        ends = {images * part // parts for part in range(1, parts + 1)}
+        assert {int(sum(map(len, real[: number + 1]))) for number in short} <= ends
+        assert all(len(batch) for batch in real)
+
+
+def test_the_sources_batches() -> None:
+    """Five files of 10,000: 78 batches of 128 and one of 16 each."""
+    train = in_parts(128, 5)
+    order = TrainingOrder(0, 50_000, 128, fixed=True, parts=train.parts_of(50_000))
+    assert (train.epoch_steps(50_000), train.length(50_000)) == (395, 395 * 90)
+    assert [step for step in range(395) if np.sum(order(step) != PADDING) == 16] == [78, 157, 236, 315, 394]
+
+
 @given(images=st.integers(1, 200), batch_size=st.integers(1, 250))
 def test_evaluation_pads_the_last_batch(images: int, batch_size: int) -> None:
     """Every picture once, in order; only behind the last are there rows that do not count."""
@@ -64,6 +98,10 @@ def test_evaluation_pads_the_last_batch(images: int, batch_size: int) -> None:
     assert [order.real(step) for step in range(order.batches)] == [
         sum(number != PADDING for number in batch) for batch in batches
     ]
+
+
+def in_parts(batch_size: int, parts: int) -> TrainConfig:
+    return TrainConfig(**PAPER["train"] | {"batch_size": batch_size, "parts": parts})
 
 
 def read(packed: PackedSet, steps: range, rows: np.ndarray) -> list:

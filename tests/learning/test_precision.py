@@ -1,6 +1,7 @@
 """Precisions: what is float32 in bfloat16, how far its gradients are off, and that meshes agree on them."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -26,7 +27,10 @@ def in_precision(config: Config, precision: str) -> Config:
     return dataclasses.replace(config, network=dataclasses.replace(config.network, precision=precision))
 
 
-@pytest.fixture(scope="module")
+pytestmark = pytest.mark.usefixtures("half_optimised")
+
+
+@pytest.fixture
 def config(narrow: Config) -> Config:
     """With weights at which every layer matters, no dropout and no decay: a gradient and nothing else."""
     network = redrawn(narrow.network, {"conv1": 0.01}, 0.15, {"fc6": 0.1, "fc7": 0.1})
@@ -34,17 +38,13 @@ def config(narrow: Config) -> Config:
     return dataclasses.replace(narrow, network=network, optimizer=optimizer)
 
 
+@functools.cache
 def gradients(config: Config, shape: tuple[int, int]) -> dict:
     """A step at rate -1 from no velocity: what the velocity then is."""
     trainer = Trainer(config, make_mesh(*shape))
     last = trainer.run([-1.0], first_state(config), draw=blotched_rows)["states"][-1]
     assert {x.dtype for x in jax.tree.leaves((last.params, last.velocity))} == {np.dtype(np.float32)}
     return velocity(last)
-
-
-@pytest.fixture(scope="module")
-def half(config: Config) -> dict:
-    return gradients(in_precision(config, "bfloat16"), (1, 1))
 
 
 def check(found: dict, wanted: dict, bounds: dict[str, float]) -> None:
@@ -55,8 +55,8 @@ def check(found: dict, wanted: dict, bounds: dict[str, float]) -> None:
 
 
 @pytest.mark.slow
-def test_gradients_layer_by_layer(config: Config, half: dict) -> None:
-    check(half, gradients(config, (1, 1)), BOUNDS)
+def test_gradients_layer_by_layer(config: Config) -> None:
+    check(gradients(in_precision(config, "bfloat16"), (1, 1)), gradients(config, (1, 1)), BOUNDS)
 
 
 @pytest.mark.slow
@@ -71,9 +71,10 @@ def test_gradients_of_a_smooth_net(config: Config) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 2), (2, 2)], ids=str)
-def test_meshes_agree(config: Config, half: dict, shape: tuple[int, int]) -> None:
+def test_meshes_agree(config: Config, shape: tuple[int, int]) -> None:
     """Far closer than to float32: sums over rows and towers are rounded in another order."""
-    check(gradients(in_precision(config, "bfloat16"), shape), half, dict.fromkeys(BOUNDS, MESHES))
+    half = in_precision(config, "bfloat16")
+    check(gradients(half, shape), gradients(half, (1, 1)), dict.fromkeys(BOUNDS, MESHES))
 
 
 def test_what_is_float32(narrow: Config) -> None:

@@ -66,7 +66,8 @@ def test_none_is_left_out() -> None:
     assert {name for names in TOGETHER for name in names.split(",")} == set(LAYERS) - {"paper"}
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
 def test_parity_of_foreign_nets(devices: int) -> None:
     """LRN over all towers before and after pools, average pools, sizes rounded down."""
     config = narrow("paper")

@@ -103,7 +103,7 @@ def test_layers_with_weights(name: str) -> None:
 
 
 def narrow(form: Form) -> AlexNet:
-    sizes = {"image_size": 64, "classes": 10, "widths": (8, 16, 16, 16, 8, 16, 32)}
+    sizes = {"image_size": 64, "classes": 10, "widths": (4, 8, 8, 8, 4, 8, 8)}
     return AlexNet(0, **sizes, deviations=(0.3,) * 8, precision="float64", form=form)
 
 

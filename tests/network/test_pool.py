@@ -31,7 +31,7 @@ def integers(low: int, high: int, shape: tuple[int, ...], dtype: type) -> np.nda
     return np.random.default_rng(0).integers(low, high, shape).astype(dtype)
 
 
-@settings(max_examples=20)  # each is compiled
+@settings(max_examples=12)  # each is compiled twice
 @given(
     st.integers(1, 5).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window))),
     st.tuples(st.integers(1, 13), st.integers(1, 13)),
