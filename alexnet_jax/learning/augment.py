@@ -18,7 +18,7 @@ from alexnet_jax.config import AugmentConfig
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pixels:
-    """What the training pictures look like: their mean, and how the colours of their pixels vary."""
+    """Statistics of the training pictures: their mean, and how the colours of their pixels vary."""
 
     mean: jax.Array  # f32[S, S, 3]
     colour_noise: jax.Array  # f32[3, 3]: column i is the i-th principal component times its deviation
@@ -35,7 +35,7 @@ def pixels(mean: np.ndarray, values: np.ndarray, vectors: np.ndarray, config: Au
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Colours:
-    """What happens to the colours of each picture of a batch."""
+    """The change of each picture's colours, in a batch."""
 
     shift: jax.Array  # f32[B, 3]
     divisor: jax.Array  # f32[B]

@@ -46,7 +46,7 @@ def make_loss(config: Config, mesh: Mesh) -> Loss:
     def own_loss(
         params: Params, averages: Params, pixels: Pixels, batch: Batch, draws: Draws
     ) -> tuple[Totals, Params]:
-        """Of a device's own rows; after the last crossing all towers have the same scores."""
+        """Totals of a device's own rows; after the last crossing all towers have the same scores."""
         views = jax.vmap(view, in_axes=(0, 0, 0, None))(batch.pictures, draws.views, draws.colours, pixels)
         model = nnx.merge(graph, params, averages)
         totals = score(jax.nn.log_softmax(model(views, draws.dropout)), batch.labels)

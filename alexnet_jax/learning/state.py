@@ -1,4 +1,4 @@
-"""What a step of learning works on: the state that it changes, and batches of pictures."""
+"""The state that a step of learning changes, and the batches of pictures that it reads."""
 
 from dataclasses import dataclass, replace
 

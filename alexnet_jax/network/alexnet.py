@@ -18,7 +18,7 @@ from alexnet_jax.network.pool import max_pool, pooled
 from alexnet_jax.network.precision import PRECISIONS
 from alexnet_jax.sharding.platform import Form
 
-# Is shown the activations of each stage (`shapes.stage_names`), by tower, and returns what goes on instead.
+# Receives the activations of each stage (`shapes.stage_names`), by tower, and returns what goes on instead.
 Tap = Callable[[str, Towers], Towers]
 
 
@@ -27,7 +27,10 @@ def no_tap(_: str, x: Towers) -> Towers:
 
 
 class AlexNet(nnx.Module):
-    """Five convolutions and three fully connected layers, in towers that meet five times."""
+    """Five convolutions and three fully connected layers, in towers that meet five times.
+
+    `form` is "plain" for JAX's own operations, "fast" for some of ours that have no forward mode.
+    """
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ _max_pool.defvjp(_forward, _backward)
 
 
 def _taps(x: jax.Array, window: int, stride: int) -> dict[int, jax.Array]:
-    """What all windows hold at each place, in order of row and column, by the number of the place."""
+    """The pixel at each place of all windows, in order of row and column, by the number of the place."""
 
     def along(axis: int, start: int, x: jax.Array) -> jax.Array:
         windows = (x.shape[axis] - window) // stride + 1

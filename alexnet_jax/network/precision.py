@@ -1,4 +1,4 @@
-"""What a network computes in. Weights, sums, probabilities and updates are float32 always."""
+"""The precision of activations and products. Weights, sums, probabilities and updates are float32 always."""
 
 from dataclasses import dataclass
 

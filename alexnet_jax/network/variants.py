@@ -134,7 +134,7 @@ def window(pool: PoolConfig) -> Mapping[str, Any]:
 
 
 def lrn_factor(lrn: LrnConfig) -> float:
-    """What multiplies the sum of squares over a window."""
+    """The factor of the sum of squares over a window."""
     return lrn.alpha if lrn.alpha_times == "sum" else lrn.alpha / lrn.size
 
 

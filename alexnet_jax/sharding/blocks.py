@@ -37,7 +37,7 @@ def tree_sum(terms: Sequence[Any]) -> Any:
 
 @jax.custom_vjp
 def sum_over_rows(tree: Any) -> Any:
-    """What `lax.psum` over the rows of devices gives, in the tree's order and with a ring's bytes.
+    """`lax.psum` over the rows of devices, but in the tree's order; it sends as much as a ring does.
 
     Each row adds up a part of the numbers, and tells the others.
     """

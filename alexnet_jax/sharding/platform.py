@@ -1,4 +1,4 @@
-"""What only XLA:CPU needs; on accelerators the plain operation runs.
+"""Everything that only XLA:CPU needs; on accelerators the plain operation runs.
 
 The network's operations come in three forms, one of which a network has for good:
 
