@@ -17,6 +17,8 @@ from alexnet_jax.network.pool import average_pool, max_pool
 from alexnet_jax.network.precision import PRECISIONS
 from alexnet_jax.sharding.platform import Form
 
+pytestmark = pytest.mark.slow
+
 FAST: tuple[Form, ...] = ("fast", "cpu")
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -107,7 +109,6 @@ def narrow(form: Form) -> AlexNet:
     return AlexNet(0, **sizes, deviations=(0.3,) * 8, precision="float64", form=form)
 
 
-@pytest.mark.slow
 def test_the_whole_net() -> None:
     """By all its parameters, with dropout."""
     images = np.random.default_rng(0).normal(0, 60, (2, 64, 64, 3))
