@@ -10,17 +10,16 @@ maximum and, in it, to the first column.
 from collections.abc import Callable
 from functools import partial, reduce
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
+from alexnet_jax.config import Rounding
 from alexnet_jax.network.precision import at_least_float32
 from alexnet_jax.sharding.platform import Form
-
-Rounding = Literal["up", "down"]
 
 
 def pooled(side: int, window: int, stride: int, rounding: Rounding = "up") -> int:

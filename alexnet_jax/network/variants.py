@@ -141,7 +141,7 @@ def lrn_factor(lrn: LrnConfig) -> float:
 Network = AlexNet | VariantNet
 
 # Size, stride and padding of the paper's convolutions, and what follows them.
-CONVS = {
+PAPERS_CONVS = {
     "conv1": (11, 4, 0, "up", ("activation", "lrn", "max_pool")),
     "conv2": (5, 1, 2, "up", ("activation", "lrn", "max_pool")),
     "conv3": (3, 1, 1, "up", ("activation",)),
@@ -157,7 +157,7 @@ def is_alexnet(config: NetworkConfig) -> bool:
         for name, conv in config.convs().items()
     }
     return (
-        convs == CONVS
+        convs == PAPERS_CONVS
         and tuple(config.hidden()) == ("fc6", "fc7")
         and config.crossings == ("conv3", "fc6", "fc7", "fc8")
         and not config.unshared

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import numpy as jnp
 
-from alexnet_jax.network.pool import Rounding, average_pool, max_pool
+from alexnet_jax.config import Rounding
+from alexnet_jax.network.pool import average_pool, max_pool
 from tests.network import reference
 
 fast_pool = partial(max_pool, form="fast")
