@@ -16,7 +16,7 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
     rng = np.random.default_rng(0)
     images = torch.tensor(rng.normal(0, 60, (batch, 3, 224, 224)), dtype=torch.float32, device=device)
     labels = torch.tensor(rng.integers(0, 1000, batch), device=device)
-    network = _network().to(device)
+    network = make_network().to(device)
     optimizer = torch.optim.SGD(network.parameters(), rate, momentum=0.9, weight_decay=0.0005)
 
     def wait() -> None:
@@ -39,14 +39,23 @@ def contender(batch: int, rate: float) -> tuple[Callable[[], None], Callable[[],
     return train, forward
 
 
-def _network() -> nn.Module:
-    def normalise() -> nn.Module:
-        return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)
+class TowerNorm(nn.Module):
+    """Local response normalisation within each of two towers; PyTorch divides alpha by the window."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        images, maps, *size = x.shape
+        return self.norm(x.reshape(2 * images, maps // 2, *size)).reshape(x.shape)
+
+
+def make_network() -> nn.Sequential:
     network = nn.Sequential(
         nn.ZeroPad2d((0, 3, 0, 3)),
-        *(nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(), normalise(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), normalise(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(), TowerNorm(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), TowerNorm(), nn.MaxPool2d(3, 2)),
         *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU()),
         *(nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU()),
         *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2)),

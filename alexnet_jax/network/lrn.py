@@ -23,7 +23,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from alexnet_jax.network.precision import at_least_float32
-from alexnet_jax.sharding.platform import Form, barrier
+from alexnet_jax.sharding.platform import Form, barrier, reverse_mode_only
 
 
 def local_response_norm(
@@ -42,7 +42,8 @@ def _normalise(
     a: jax.Array, axes: tuple[int, ...], size: int, k: float, alpha: float, beta: float, form: Form
 ) -> jax.Array:
     if form != "plain":
-        return _by_hand(a, axes, size, k, alpha, beta, form)
+        with reverse_mode_only():
+            return _by_hand(a, axes, size, k, alpha, beta, form)
     wide = at_least_float32(a)
     window = [size if axis in axes else 1 for axis in range(a.ndim)]
     sums = lax.reduce_window(wide * wide, 0.0, lax.add, window, [1] * a.ndim, "SAME")

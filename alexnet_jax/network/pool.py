@@ -19,7 +19,7 @@ from jax import numpy as jnp
 
 from alexnet_jax.config import Rounding
 from alexnet_jax.network.precision import at_least_float32
-from alexnet_jax.sharding.platform import Form
+from alexnet_jax.sharding.platform import Form, reverse_mode_only
 
 
 def pooled(side: int, window: int, stride: int, rounding: Rounding = "up") -> int:
@@ -38,7 +38,8 @@ def max_pool(
     x = _fitted(x, window, stride, rounding, -jnp.inf)
     if form == "plain":
         return _reduce(x, -jnp.inf, lax.max, window, stride)
-    return _max_pool(x, window, stride, x.shape[1:3])
+    with reverse_mode_only():
+        return _max_pool(x, window, stride, x.shape[1:3])
 
 
 def average_pool(x: jax.Array, window: int, stride: int, rounding: Rounding = "up") -> jax.Array:

@@ -8,9 +8,10 @@ The network's operations come in three forms, one of which a network has for goo
 - `cpu`: the same, and products and sums of biases too, arranged as XLA:CPU runs them best.
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -74,6 +75,16 @@ def simulate_cpu_devices(count: int) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {patience}=600".strip()
     jax.config.update("jax_num_cpu_devices", count)  # raises where devices are in use
     jax.config.update("jax_platforms", "cpu")
+
+
+@contextlib.contextmanager
+def reverse_mode_only() -> Iterator[None]:
+    """Adds to JAX's error about forward mode which form has it."""
+    try:
+        yield
+    except TypeError as error:
+        error.add_note('the fast forms have gradients of their own: for forward mode take form="plain"')
+        raise
 
 
 def barrier(tree: Tree, form: Form) -> Tree:

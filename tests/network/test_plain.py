@@ -104,6 +104,15 @@ def test_layers_with_weights(name: str) -> None:
             check_equal(jax.grad(loss(form)[0])(at), gradient)
 
 
+@pytest.mark.parametrize("name", ["lrn", "map_norm", "max_pool"])
+def test_forward_mode_of_the_fast_form(name: str) -> None:
+    """JAX's own error, and beside it which form to take."""
+    x = jnp.ones((1, 7, 7, 6))
+    with pytest.raises(TypeError) as refused:
+        jax.jvp(lambda x: OPERATIONS[name](x, "fast"), (x,), (x,))
+    assert 'form="plain"' in refused.value.__notes__[0]
+
+
 def narrow(form: Form) -> AlexNet:
     sizes = {"image_size": 64, "classes": 10, "widths": (4, 8, 8, 8, 4, 8, 8)}
     return AlexNet(0, **sizes, deviations=(0.3,) * 8, precision="float64", form=form)
