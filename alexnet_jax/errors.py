@@ -1,4 +1,4 @@
-"""What goes wrong for a reason that the user can mend: one line, and an exit code that scripts can read."""
+"""Errors that a user can fix: one line each, and an exit code for scripts."""
 
 COMPLETE, BUG, CONFIG, DIVERGED, REFUSED, PREEMPTED, STOPPED = 0, 1, 2, 3, 4, 42, 130
 PASSED_OVER = 1  # all was done but for some files, which were named
@@ -11,7 +11,7 @@ class UserError(Exception):
     exit_code = BUG
 
     def __str__(self) -> str:
-        """In one line, whatever it quotes."""
+        """The message in one line, whatever it quotes."""
         return " ".join(super().__str__().splitlines())
 
 
@@ -34,7 +34,7 @@ class RefusedError(UserError):
 
 
 class Interrupted(UserError):
-    """Told to stop; what was done is saved."""
+    """Stopped by a signal; what was done is saved."""
 
     exit_code = PREEMPTED
 

@@ -8,13 +8,14 @@ import dataclasses
 from absl import flags
 from jax.sharding import Mesh
 
-from alexnet_jax.config import Config
+from alexnet_jax import arguments, cli
+from alexnet_jax.config.fields import Config
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.run import processes
-from alexnet_jax.run.workdir import Workdir, to_json
 from alexnet_jax.sharding.mesh import DATA, open_mesh
 from alexnet_jax.sharding.rows import check_batch
+from alexnet_jax.storage.files import to_json
+from alexnet_jax.storage.workdir import Workdir
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run; of several, with commas between.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
@@ -30,20 +31,20 @@ WEIGHTS = flags.DEFINE_enum(
 
 def main() -> None:
     """Restores the parameters onto a mesh and evaluates them."""
-    workdirs = [Workdir(path) for path in processes.require(WORKDIR, "runs/quickstart").split(",")]
+    workdirs = [Workdir(path) for path in arguments.require(WORKDIR, "runs/quickstart").split(",")]
     for workdir in workdirs:
         if sum(other.path == workdir.path for other in workdirs) > 1:
             raise ConfigError(f"--workdir names {workdir.path} twice")
     if len(workdirs) == 1 and WEIGHTS.value == "fitted":
         raise ConfigError("--weights=fitted needs several runs, as in --workdir=runs/a,runs/b")
     choices = (VIEWS.value, BATCH.value, MESH.value)
-    configs = [processes.chosen(workdir.read_config(), *choices) for workdir in workdirs]
+    configs = [arguments.chosen(workdir.read_config(), *choices) for workdir in workdirs]
     for config in configs:
         refuse_early(config.data, config.network.classes)
     meshes = _open_meshes(configs)
     # TensorFlow takes seconds to import: not before what can be refused without it.
-    from alexnet_jax.run.ensemble import evaluate_together
-    from alexnet_jax.run.evaluation import Member
+    from alexnet_jax.trained.ensemble import evaluate_together
+    from alexnet_jax.trained.member import Member
 
     members = [Member(*parts, STEP.value) for parts in zip(workdirs, configs, meshes, strict=True)]
     alone = len(members) == 1
@@ -62,4 +63,4 @@ def _open_meshes(configs: list[Config]) -> list[Mesh]:
 
 
 if __name__ == "__main__":
-    processes.run(main, looks=True)
+    cli.run(main, pipeable=True)

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from absl import flags
 
-from alexnet_jax.build import build
+from alexnet_jax import arguments, cli
+from alexnet_jax.config.building import build
 from alexnet_jax.errors import ConfigError
+from alexnet_jax.planning.compiling import plan_run
 from alexnet_jax.planning.cost import with_batch
-from alexnet_jax.planning.planner import make_plan
-from alexnet_jax.planning.table import show
+from alexnet_jax.planning.page import show
 from alexnet_jax.planning.topology import read_topology
-from alexnet_jax.run import processes
 
-CONFIG = processes.define_config_flag()
+CONFIG = arguments.define_config_flag()
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "CHIP:HOSTSxDEVICES, as in h100:2x8; a TPU's chips, v5e:4x8."
 )
@@ -34,12 +34,12 @@ SAVE = flags.DEFINE_string("save", None, "The file to write the compiled program
 
 def main() -> None:
     """Refuses what cannot work, compiles, and prints the plan."""
-    config = processes.read_config(CONFIG)
-    topology = read_topology(processes.require(TOPOLOGY, "h100:1x2"))
+    config = arguments.read_config(CONFIG)
+    topology = read_topology(arguments.require(TOPOLOGY, "h100:1x2"))
     if BATCH.value is not None:
         config = build(dataclasses.asdict(with_batch(config, BATCH.value)))
-    mesh = processes.read_mesh(MESH.value) if MESH.value is not None else None
-    plan = make_plan(config, topology, (mesh["data"], mesh["tower"]) if mesh else None)
+    mesh = arguments.read_mesh(MESH.value) if MESH.value is not None else None
+    plan = plan_run(config, topology, (mesh["data"], mesh["tower"]) if mesh else None)
     print(show(plan))
     if SAVE.value is not None:
         try:
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    processes.run(main, looks=True)
+    cli.run(main, pipeable=True)

@@ -1,6 +1,6 @@
-"""What is on pictures: python -m alexnet_jax.predict --workdir=runs/quickstart PICTURE_OR_FOLDER ...
+"""Classifies pictures: python -m alexnet_jax.predict --workdir=runs/quickstart PICTURE_OR_FOLDER ...
 
-With --features=fc7 --output=x.npz what a stage of the network makes of them is written instead, or, with
+With --features=fc7 --output=x.npz the activations of a stage are written instead, or, with
 --split=validation, of a split of the run's data set: vectors for nearest neighbours, or to learn from.
 """
 
@@ -10,15 +10,16 @@ from pathlib import Path
 
 from absl import flags
 
+from alexnet_jax import arguments, cli
 from alexnet_jax.data.packed import refuse_early
 from alexnet_jax.data.picture_files import FileBatch, find_pictures, read_files
 from alexnet_jax.errors import PASSED_OVER, ConfigError
-from alexnet_jax.run import processes
-from alexnet_jax.run.workdir import Workdir, to_json
-from alexnet_jax.seeing.features import check_stage, write_files, write_split
-from alexnet_jax.seeing.opened import Opened, open_run
-from alexnet_jax.seeing.predictor import Answer, Predictor, batch_size
 from alexnet_jax.sharding.mesh import open_mesh
+from alexnet_jax.storage.files import to_json
+from alexnet_jax.storage.workdir import Workdir
+from alexnet_jax.trained.features import check_stage, write_files, write_split
+from alexnet_jax.trained.opened import Opened, open_run
+from alexnet_jax.trained.predictor import Answer, Predictor, batch_size
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
@@ -30,16 +31,16 @@ JSON = flags.DEFINE_bool("json", False, "A line of JSON for each picture, and no
 
 
 SPLITS = ("train", "validation")
-FEATURES = flags.DEFINE_string("features", None, "A stage, as fc7, that is asked for instead of answers.")
+FEATURES = flags.DEFINE_string("features", None, "Write activations of this stage, as fc7, not classes.")
 OUTPUT = flags.DEFINE_string("output", None, "The .npz file that features are written to.")
 SPLIT = flags.DEFINE_string("split", None, "Features of a split, such as validation, and not of files.")
 
 
 def main(*words: str) -> None:
     """Prints the likeliest classes of each picture, or writes features."""
-    workdir = Workdir(processes.require(WORKDIR, "runs/quickstart"))
+    workdir = Workdir(arguments.require(WORKDIR, "runs/quickstart"))
     _check_flags(words)
-    config = processes.chosen(workdir.read_config(), views=VIEWS.value, mesh=MESH.value)
+    config = arguments.chosen(workdir.read_config(), views=VIEWS.value, mesh=MESH.value)
     if FEATURES.value:
         check_stage(config.network, FEATURES.value)
     paths = find_pictures(words)
@@ -49,9 +50,12 @@ def main(*words: str) -> None:
     if SPLIT.value:
         say_features(write_split(open_run(workdir, STEP.value, mesh), FEATURES.value, SPLIT.value, _output()))
         return
-    with read_files(paths, config.data.size, batch_size(len(paths), config, mesh)) as batches:
+    with read_files(paths, config.data.size, batch_size(len(paths), config.evaluation, mesh)) as batches:
         opened = open_run(workdir, STEP.value, mesh, config)
-        bad = write(opened, batches) if FEATURES.value else show(Predictor(opened).answers(batches))
+        if FEATURES.value:
+            bad = write(opened, batches, len(paths))
+        else:
+            bad = show(Predictor(opened).answers(batches))
     if bad:
         sys.exit(PASSED_OVER)
 
@@ -63,7 +67,7 @@ def _check_flags(words: Sequence[str]) -> None:
             if flag.value:
                 raise ConfigError(f"--{flag.name}={flag.value} needs --features, as in --features=fc7")
     else:
-        processes.require(OUTPUT, f"{FEATURES.value}.npz")
+        arguments.require(OUTPUT, f"{FEATURES.value}.npz")
         if not OUTPUT.value.endswith(".npz"):
             raise ConfigError(f"--output={OUTPUT.value} must end in .npz")
         if JSON.value or VIEWS.value is not None:
@@ -84,9 +88,9 @@ def say_features(shape: Sequence[int]) -> None:
     print(f"{_output()}: features f32[{', '.join(map(str, shape))}] of {FEATURES.value}")
 
 
-def write(opened: Opened, batches: Iterator[FileBatch]) -> int:
+def write(opened: Opened, batches: Iterator[FileBatch], most: int) -> int:
     """Writes features of files; how many could not be read."""
-    shape, bad = write_files(opened, FEATURES.value, batches, _output())
+    shape, bad = write_files(opened, FEATURES.value, batches, most, _output())
     for path, error in bad:
         pass_over(path, error)
     say_features(shape)
@@ -114,9 +118,9 @@ def pass_over(path: Path, error: str) -> None:
 
 
 def printable(name: str) -> str:
-    """On one line, whatever is in it."""
+    """A file name on one line, whatever is in it."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 if __name__ == "__main__":
-    processes.run(main, words=None, looks=True)
+    cli.run(main, words=None, pipeable=True)

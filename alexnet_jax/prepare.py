@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from absl import flags
 from etils import epath
 
-from alexnet_jax.config import DataConfig
+from alexnet_jax import arguments, cli
+from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.data.packed import DRAWN, MARKER, check_writable, describe, find_packed, packed_path
 from alexnet_jax.errors import RefusedError
-from alexnet_jax.run import processes
-from alexnet_jax.run.guard import Guard, interruptible
+from alexnet_jax.signals import Guard, interruptible
 
 if TYPE_CHECKING:
     from alexnet_jax.data.sources import Source
@@ -46,9 +46,9 @@ VERIFY = flags.DEFINE_boolean("verify", False, "Read a packed set back instead: 
 
 def main() -> None:
     """Packs it, or says that it is there."""
-    name = processes.require(DATASET, "imagenet2012")
+    name = arguments.require(DATASET, "imagenet2012")
     config = DataConfig(name, SIZE.value, ENCODING.value, DATA_DIR.value, 1, 0, 0, trace=False)
-    share = processes.read_share(SHARD)
+    share = arguments.read_share(SHARD)
     count = PROCESSES.value or os.cpu_count()
     if FOLDER.value and not epath.Path(FOLDER.value).expanduser().is_dir():
         raise RefusedError(f"--folder={FOLDER.value}: there is no such folder")
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def training_command(config: DataConfig, classes: int) -> str:
-    """What to type once a set is packed."""
+    """The command that trains on a packed set."""
     like = "toyshapes" if config.name in DRAWN else config.name
     if like not in RECIPES:
         like = "imagenet2012" if config.size >= LEAST_FOR_IMAGENET else "cifar10"
@@ -92,17 +92,17 @@ def make(config: DataConfig, share: tuple[int, int], count: int) -> bool:
     target = packed_path(config)
     check_writable(target.parent)
     # TensorFlow takes seconds to import: not before what can be refused without it.
-    from alexnet_jax.data.packing import Work, check_space, make_plan, pack
-    from alexnet_jax.data.shards import Form
+    from alexnet_jax.data.packing import Work, check_space, pack, plan_packing
+    from alexnet_jax.data.shards import PackedForm
 
-    form = Form(config.size, config.encoding)
+    form = PackedForm(config.size, config.encoding)
     if config.encoding == "jpeg":
         form = replace(form, quality=QUALITY.value)
     with interruptible(
         "stopped while the source was being made; the same command makes it anew, and goes on"
     ):
         source = open_source(config, share[0], form.picture_bytes)
-    plan = make_plan(source, form, target)
+    plan = plan_packing(source, form, target)
     mine = plan.shards[share[0] :: share[1]]
     waiting = [shard for shard in plan.waiting() if shard in mine]
     counts = ", ".join(f"{count} {split}" for split, count in source.counts.items())
@@ -112,22 +112,22 @@ def make(config: DataConfig, share: tuple[int, int], count: int) -> bool:
     print(f"files    {len(waiting)} {ours} are to be written, {count} at a time", flush=True)
     check_space(plan)
     with Guard() as guard:
-        return pack(plan, Work(count, share, MOST_BAD.value, guard.asked))
+        return pack(plan, Work(count, share, MOST_BAD.value, guard.poll))
 
 
 def open_source(config: DataConfig, share: int, picture_bytes: float) -> "Source":
-    """Where the pictures come from, by the flags."""
+    """The source of pictures that the flags name."""
     from alexnet_jax.data import sources
-    from alexnet_jax.data.packing import toyshapes
+    from alexnet_jax.data.toyshapes import SUBJECTS
 
     if FOLDER.value:
         return sources.FolderSource(config.name, epath.Path(FOLDER.value).expanduser())
     if config.name in DRAWN:
-        return toyshapes(config)
+        return sources.DrawnSource(config.name, SUBJECTS[config.name])
     packed = (packed_path(config), picture_bytes)
     making = sources.Making(MANUAL_DIR.value, TFDS_DIR.value, ARCHIVES.value, share, packed)
     return sources.open_tfds(config.name, making)
 
 
 if __name__ == "__main__":
-    processes.run(main)
+    cli.run(main)

@@ -1,4 +1,4 @@
-"""What a checkpoint of the full network costs, with digests and without, in turn in one process.
+"""The cost of a checkpoint of the full network, with digests and without, in turn in one process.
 
     python -m benchmarks.checkpoint --batch=128
 
@@ -18,17 +18,18 @@ from unittest import mock
 
 import jax
 
-from alexnet_jax.build import build
+from alexnet_jax.config.building import build
 from alexnet_jax.learning.metrics import all_finite
 from alexnet_jax.planning.cost import with_batch
-from alexnet_jax.run import checkpoint
-from alexnet_jax.run.checkpoint import Checkpoints, Kept
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.sharding.platform import simulate_cpu_devices
-from benchmarks.plan import Trainer
+from alexnet_jax.storage import checkpoint
+from alexnet_jax.storage.checkpoint import Checkpoints, Retention
+from benchmarks.ours import Trainer
 from configs.imagenet import PAPER
 
 STEPS = 4  # beside each checkpoint
+RATE = 1e-4  # small enough that the numbers stay numbers
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--folder", help="where to write, if not in the system's temporary folder")
     arguments = parser.parse_args()
     simulate_cpu_devices(2)
-    trainer = Trainer(with_batch(build(PAPER), arguments.batch), make_mesh(1, 2))
+    trainer = Trainer(with_batch(build(PAPER), arguments.batch), make_mesh(1, 2), RATE)
     seconds = defaultdict(list)
     for run in range(arguments.runs + 1):
         for bare in (False, True) if run % 2 else (True, False):
@@ -69,9 +70,9 @@ def measure(trainer: Trainer, folder: Path, *, bare: bool) -> dict[str, float]:
     with contextlib.ExitStack() as held:
         if bare:
             held.enter_context(mock.patch.object(checkpoint, "digests", lambda _: {}))
-        checkpoints = held.enter_context(contextlib.closing(Checkpoints(folder, Kept(9))))
+        checkpoints = held.enter_context(contextlib.closing(Checkpoints(folder, Retention(9))))
         began = time.perf_counter()
-        trainer()
+        trainer.train()
         note("step", began)
         began = time.perf_counter()
         _save(checkpoints, 1, trainer)
@@ -84,7 +85,7 @@ def measure(trainer: Trainer, folder: Path, *, bare: bool) -> dict[str, float]:
         began = time.perf_counter()
         _save(checkpoints, 2, trainer)
         for _ in range(STEPS):
-            trainer()
+            trainer.train()
         checkpoints.wait()
         note("beside", began)
     return taken
@@ -95,7 +96,7 @@ def _place(x: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def _save(checkpoints: Checkpoints, step: int, trainer: Trainer) -> None:
-    """As the loop does."""
+    """Saves as the loop does."""
     bool(all_finite(trainer.state))
     checkpoints.save(step, trainer.state, {})
 

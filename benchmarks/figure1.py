@@ -18,9 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from alexnet_jax.errors import COMPLETE, DIVERGED
-from alexnet_jax.run.workdir import Workdir
-from alexnet_jax.seeing.figure1 import Curve, read_curve
-from alexnet_jax.seeing.paper import SPELT
+from alexnet_jax.figures.figure1 import Curve, read_curve
+from alexnet_jax.figures.style import SPELT
+from alexnet_jax.storage.workdir import Workdir
 from benchmarks.generated_cifar10 import place_archive
 
 TRAIN, TEST = 8000, 500  # pictures

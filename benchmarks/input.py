@@ -1,4 +1,4 @@
-"""How fast pictures are packed and read, side by side: .venv/bin/python -m benchmarks.input
+"""The speed of packing and reading, side by side: .venv/bin/python -m benchmarks.input
 
 Pictures of 500 x 375 pixels, drawn here, as JPEGs of about ImageNet's size. In turn, on the same cores:
 plain tf.data (decode, resize, crop from the JPEGs), a loader in PyTorch's manner (Pillow, two worker
@@ -28,20 +28,20 @@ import tensorflow as tf
 from etils import epath
 from PIL import Image
 
-from alexnet_jax.build import build
-from alexnet_jax.config import Config, DataConfig
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import Config, DataConfig
 from alexnet_jax.data import workers
 from alexnet_jax.data.batches import PackedSet, TrainingOrder, read_batches
 from alexnet_jax.data.packed import MAKING
-from alexnet_jax.data.packing import Work, make_plan, pack
-from alexnet_jax.data.shards import Form, write_shard
+from alexnet_jax.data.packing import Work, pack, plan_packing
+from alexnet_jax.data.shards import PackedForm, write_shard
 from alexnet_jax.data.sources import FolderSource
 from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.state import init_state
 from alexnet_jax.learning.step import make_train_step, no_totals
-from alexnet_jax.run.dataset import device_pixels
-from alexnet_jax.run.feed import feed
 from alexnet_jax.sharding.mesh import open_mesh
+from alexnet_jax.storage.facts import device_pixels
+from alexnet_jax.training.feed import feed
 from configs import imagenet, quickstart
 
 SIZE, BATCH, TURNS, COPIES, LEAST_PICTURES = 256, 50, 5, 5, 200
@@ -93,7 +93,7 @@ def shrink_with_pillow(paths: list[str]) -> np.ndarray:
 
 
 def pillow(paths: list[str], pool: ProcessPoolExecutor) -> int:
-    """As PyTorch's DataLoader works: each worker process makes whole batches and sends them."""
+    """Reads as PyTorch's DataLoader does: each worker process makes whole batches and sends them."""
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
     return sum(len(batch) for batch in pool.map(shrink_with_pillow, batches))
 
@@ -140,16 +140,16 @@ def packing_rates(folder: Path, paths: list[str]) -> dict[str, float]:
     for _ in range(TURNS):
         for encoding, method in (("raw", "area"), ("jpeg", "bilinear")):
             with tempfile.TemporaryDirectory(dir=folder) as target:
-                rate = packing_rate(source, Form(SIZE, encoding), epath.Path(target))
+                rate = packing_rate(source, PackedForm(SIZE, encoding), epath.Path(target))
             found.setdefault(f"ours, {encoding}", []).append(rate)
             found.setdefault(f"tf.data, {method}", []).append(plainly(method))
     return {name: statistics.median(each) for name, each in found.items()}
 
 
-def packing_rate(source: FolderSource, form: Form, target: epath.Path) -> float:
+def packing_rate(source: FolderSource, form: PackedForm, target: epath.Path) -> float:
     """From the first tenth to the last: a set of any size takes the same time to start."""
     (target / MAKING).mkdir()
-    shards = make_plan(source, form, target).shards
+    shards = plan_packing(source, form, target).shards
     tasks = [(shard, source.part(shard.split, shard.first, shard.last), form) for shard in shards]
     done, marks, whole = 0, [], sum(source.counts.values())
     for message in workers.run(write_shard, tasks, CORES):
@@ -168,7 +168,7 @@ def step_speeds(config: Config, path: epath.Path, steps: int, turns: int) -> dic
     """
     packed = PackedSet(path, config.data.keep_mib)
     mesh = open_mesh(config.mesh, config.network.towers)
-    step, looks = make_train_step(config, mesh), device_pixels(config, mesh, packed.statistics)
+    step, looks = make_train_step(config, mesh), device_pixels(config.augment, mesh, packed.statistics)
     size, state = config.train.batch_size, init_state(config, mesh)
     order = TrainingOrder(0, packed.images("train"), size)
     batches = feed(packed, "train", order, range(10**6), mesh, config.data)
@@ -224,9 +224,9 @@ def main() -> None:
         source = FolderSource("benchmark", epath.Path(folder / "pictures"))
         report("pack", packing_rates(folder, paths))
         packed = {}
-        for form in (Form(SIZE, "raw"), Form(SIZE, "jpeg"), Form(small.data.size, "raw")):
+        for form in (PackedForm(SIZE, "raw"), PackedForm(SIZE, "jpeg"), PackedForm(small.data.size, "raw")):
             path = epath.Path(folder / f"{form.size}-{form.encoding}")
-            pack(make_plan(source, form, path), Work())
+            pack(plan_packing(source, form, path), Work())
             packed[form.size, form.encoding] = path
         raw, jpeg = (PackedSet(packed[SIZE, encoding]) for encoding in ("raw", "jpeg"))
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:

@@ -15,14 +15,16 @@ if [[ $# -eq 0 || ${#mpi[@]} -eq 0 ]]; then
 fi
 shift
 
-# Open MPI 5 no longer says where its launcher is.
+# In flags, as Open MPI 5 no longer says where its launcher is, and JAX does not know it before 0.12.
 address=${JAX_COORDINATOR_ADDRESS:-$(hostname):${JAX_COORDINATOR_PORT:-61440}}
+# shellcheck disable=SC2016  # every rank expands it
+ranks='exec "$@" --num_processes="$OMPI_COMM_WORLD_SIZE" --process_id="$OMPI_COMM_WORLD_RANK" --local_device_ids="$OMPI_COMM_WORLD_LOCAL_RANK"'
 # Ranks may use all cores that their host gives them. Told to stop, mpirun tells them, kills after so many seconds (not
 # after one) those who have not yet saved, and ends with a code of its own.
 export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-30}"
 export PRTE_MCA_odls_base_sigkill_timeout="$OMPI_MCA_odls_base_sigkill_timeout"
-run=(mpirun --bind-to none "${mpi[@]}" -x "JAX_COORDINATOR_ADDRESS=$address" ${ALEXNET_DATA_DIR:+-x ALEXNET_DATA_DIR}
-  "${PYTHON:-.venv/bin/python}" -m alexnet_jax.main "$@")
+run=(mpirun --bind-to none "${mpi[@]}" ${ALEXNET_DATA_DIR:+-x ALEXNET_DATA_DIR} sh -c "$ranks" rank
+  "${PYTHON:-.venv/bin/python}" -m alexnet_jax.main "--coordinator_address=$address" "$@")
 
 if [[ $show == yes ]]; then echo "${run[*]@Q}"; exit; fi
 exec "${run[@]}"

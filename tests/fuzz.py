@@ -12,6 +12,7 @@ import argparse
 import collections
 import contextlib
 import copy
+import dataclasses
 import io
 import json
 import math
@@ -28,6 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -35,18 +37,19 @@ import numpy as np
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from alexnet_jax.config import DataConfig
+from alexnet_jax.arguments import read_words
+from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.data.any_picture import read_any
 from alexnet_jax.data.batches import EvaluationOrder, PackedSet, open_packed, read_batches
 from alexnet_jax.data.packing import pack_toyshapes
 from alexnet_jax.data.pictures import read_square
 from alexnet_jax.data.squares import BadPicture
+from alexnet_jax.data.toyshapes import SUBJECTS
 from alexnet_jax.errors import UserError
 from alexnet_jax.learning.schedule import make_pace
 from alexnet_jax.learning.state import state_shapes
-from alexnet_jax.run.alarm import StallAlarm
-from alexnet_jax.run.processes import read_words
-from alexnet_jax.run.workdir import Workdir
+from alexnet_jax.storage.workdir import Workdir
+from alexnet_jax.training.alarm import StallAlarm
 from configs import imagenet
 from configs.variants import VARIANTS
 from tests.data.images import encoded, huge_header, photo
@@ -97,7 +100,7 @@ class Json:
         self.path = folder
         self.config = read_words(["--config=configs/quickstart.py"])
         workdir = Workdir(str(folder))
-        workdir.adopt(self.config)
+        workdir.write_config(self.config)
         (workdir.checkpoints / "7").mkdir(parents=True)
         self.text = workdir.config_path.read_text()
         line = {"split": "train", "loss": 0.5, "top1_error": 0.25, "top5_error": None}
@@ -111,7 +114,7 @@ class Json:
         workdir.config_path.write_bytes(text)
         workdir.metrics_path.write_bytes(log)
         workdir.check_same(self.config)
-        workdir.check_figures(self.config)
+        workdir.check_metrics(self.config)
         state_shapes(workdir.read_config())
         StallAlarm(self.config, workdir.metrics())
         workdir.forget_after(5, 5)
@@ -158,13 +161,15 @@ class Pictures:
 
 
 class Index:
-    """What says where the rows of a packed set are, and those rows."""
+    """The index of a packed set, and its rows."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.whole = folder / "whole"
-        for encoding in ("raw", "jpeg"):
-            pack_toyshapes(self.config(self.whole, encoding))
+        few = dataclasses.replace(SUBJECTS["toyshapes"], sizes={"train": 200, "validation": 100})
+        with mock.patch.dict(SUBJECTS, toyshapes=few):
+            for encoding in ("raw", "jpeg"):
+                pack_toyshapes(self.config(self.whole, encoding))
 
     def config(self, folder: Path, encoding: str) -> DataConfig:
         return DataConfig("toyshapes", 24, encoding, str(folder), 4, 1, 0, trace=False)
@@ -211,7 +216,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def mutated(rng: random.Random, content: bytes) -> bytes:
-    """With one thing done to it that happens to files, or that somebody does to them."""
+    """Applies one change that happens to files, or that somebody makes."""
     data, at = bytearray(content), rng.randrange(len(content) + 1)
     length = min(rng.choice((1, 2, 4, 16, 256)), len(data) - at)
     match rng.randrange(7):

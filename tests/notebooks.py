@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from tests.run.commands import ROOT
+from tests.commands.running import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 PATIENCE = 600  # seconds for a cell

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_jax.build import build
-from alexnet_jax.config import Config
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import Config
 from alexnet_jax.errors import ConfigError
 from configs import cifar10, fashion_mnist, four_layers, imagenet, quickstart
 
@@ -54,7 +54,7 @@ COMPLAINTS = [
     ({"schedule__factor": 0.1}, "schedule.factor=0.1 must be from 1, which changes nothing, to 1e6"),
     ({"network__fc7__width": 4097}, "network.fc7.width=4097 cannot be split over network.towers=2"),
     ({"network__conv1__width": 0}, "network.conv1.width=0 must be above 0"),
-    ({"network__conv2__padding": 5}, "network.conv2: size=5 and stride=1 .* padding=5 from 0 to 4"),
+    ({"network__conv2__padding": 5}, "network.conv2.padding=5 must be from 0 to 4, size - 1"),
     ({"network__conv3__width": 0}, "network.crossings names conv3; there is conv1, conv2, conv4, conv5, fc6"),
     ({"network__crossings": ("fc9",)}, "network.crossings names fc9; there is conv1, .*, fc8$"),
     (

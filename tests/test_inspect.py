@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh
 
 from alexnet_jax import inspect
 from alexnet_jax.errors import CONFIG, REFUSED, ConfigError, RefusedError
-from tests.run.commands import ROOT, here
+from tests.commands.running import ROOT, here
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
@@ -45,7 +45,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 @pytest.mark.slow
 def test_devices_of_a_notebook(trained: Path) -> None:
-    """As many as the run had are simulated unless some are in use, and never fewer than were asked for.
+    """The run's devices are simulated unless some are in use, and never fewer than were asked for.
 
     What cannot be said in one line of them says what to do. Nothing brings TensorFlow.
     """

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from tests.commands.running import ROOT
 from tests.notebooks import NOTEBOOKS, execute
-from tests.run.commands import ROOT
 
 PATH = NOTEBOOKS / "inspect_sharded_params.ipynb"
 # Where something lies on a machine, and when it was done.
@@ -16,7 +16,7 @@ LOCAL = re.compile(r"(?<![\w.)])(~|/[A-Za-z][\w.-]*)/[\w.-]|[A-Z]:\\|\b\d\d:\d\d
 
 
 def said(cell: NotebookNode) -> str:
-    """What a cell has printed, or shown as text."""
+    """The text that a cell has printed or shown."""
     return "".join(
         output.text if output.output_type == "stream" else output.data.get("text/plain", "")
         for output in cell.outputs

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from alexnet_jax import errors
-from alexnet_jax.build import build
-from alexnet_jax.figures import FIGURES, OF_TWO
+from alexnet_jax.config.building import build
+from alexnet_jax.figures.__main__ import FIGURES, OF_TWO
 from configs import imagenet
 from configs.variants import VARIANTS
 
@@ -22,7 +22,7 @@ def rows(head: str) -> list[list[str]]:
 
 
 def named(head: str) -> list[str]:
-    """What stands in code in a table's first column."""
+    """The code in a table's first column."""
     return [name for first, *_ in rows(head) for name in re.findall(r"`([^`]+)`", first)]
 
 
@@ -40,7 +40,8 @@ def test_names() -> None:
     recipes = {str(path.relative_to(ROOT)) for path in ROOT.glob("configs/*.py") if path.stem[0] != "_"}
     assert {*named("config | what")} == recipes - {"configs/variants.py"}
     for module in {*re.findall(r"python -m ((?:alexnet_jax|benchmarks|configs|tests)\.[\w.]+)", README)}:
-        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
     values = dataclasses.asdict(build(imagenet.get_config().to_dict()))
     sections = "|".join(name for name, value in values.items() if isinstance(value, dict))
     fields = {*re.findall(rf"(?:`|--config\.)((?:{sections})\.(?!py)\w+(?:\.\w+)*)", README)}

@@ -94,7 +94,7 @@ def _high_bytes(image: Image.Image) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
-    """As a camera was held; 1 is upright. Pillow turns TIFFs itself as it loads them, and forgets it then."""
+    """The EXIF orientation; 1 is upright. Pillow turns TIFFs itself as it loads them, and then forgets it."""
     try:
         return image.getexif().get(ORIENTATION, 1)
     except Exception:  # notes that are damaged; the picture is not

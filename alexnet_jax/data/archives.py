@@ -55,7 +55,7 @@ def check_room(archives: Path, copy: epath.Path, packed: tuple[epath.Path, float
     for place, need, what in needs:
         if "://" in os.fspath(place):  # a bucket has no end
             continue
-        disk = nearest(place)
+        disk = first_there(place)
         all_of_it = asked.setdefault(Path(disk).stat().st_dev, [])
         all_of_it.append((need, f"{need / 1e9:.1f} GB for {what}"))
         free = shutil.disk_usage(disk).free
@@ -66,9 +66,9 @@ def check_room(archives: Path, copy: epath.Path, packed: tuple[epath.Path, float
             )
 
 
-def nearest(path: epath.Path) -> epath.Path:
+def first_there(path: epath.Path) -> epath.Path:
     """The folder itself, or the first above it that is there."""
-    return path if path.exists() else nearest(path.parent)
+    return path if path.exists() else first_there(path.parent)
 
 
 def allow_open_files() -> None:

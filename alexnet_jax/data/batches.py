@@ -14,7 +14,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
 from google.protobuf.message import DecodeError
 
-from alexnet_jax.config import DataConfig
+from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.data.packed import (
     DRAWN,
     METADATA,
@@ -123,7 +123,7 @@ class Table:
         return np.empty((count, *shape), kind), np.empty(count, np.int32)
 
     def _read(self, numbers: np.ndarray, into: tuple[np.ndarray, np.ndarray], places: np.ndarray) -> None:
-        """One by one: reading many at once starts threads for each of them, at eight times the cost.
+        """Reads one by one: reading many at once starts threads for each of them, at eight times the cost.
         Parsed in Python: for large rows TensorFlow's parser takes six times as long.
         """
         images, labels = into
@@ -200,7 +200,7 @@ class EvaluationOrder:
         return np.where(ids < self.images, ids, PADDING)
 
     def real(self, step: int) -> int:
-        """How many of a batch are pictures."""
+        """The number of pictures in a batch."""
         return min(self.batch_size, self.images - step * self.batch_size)
 
 
@@ -212,9 +212,9 @@ def read_batches(
     rows: np.ndarray,
     config: DataConfig,
 ) -> Iterator[Rows]:
-    """This process's `rows` of each step's batch, read ahead of use by threads while there is aught to read.
+    """Yields this process's `rows` of each step's batch, read ahead by threads until all is in memory.
 
-    Once a split is in memory its rows are copied on the spot: threads would cost more than that.
+    Rows of a split in memory are copied on the spot: threads would cost more than that.
     """
     table, step = packed.table(split), steps.start
 
@@ -249,7 +249,7 @@ def _read_ahead(
     split: str,
     config: DataConfig,
 ) -> Generator[Rows]:
-    """What `fetch` gives for each step, by tf.data's threads, decoded where it is encoded."""
+    """Yields the rows that `fetch` returns for each step, read and decoded by tf.data's threads."""
     shape, threads = packed.shape, config.threads or os.cpu_count()
     # Each read costs half a millisecond, whatever its size.
     together = max(1, min(config.read_ahead, READ_BYTES // (rows * math.prod(shape))))
@@ -258,7 +258,7 @@ def _read_ahead(
     source = [fetch]  # TensorFlow never lets go of a function, and would keep the files open for ever
 
     def fetch_if_possible(first: int, count: int) -> tuple[np.ndarray, ...]:
-        """No rows for what cannot be read: of an error TensorFlow would print a traceback for each thread."""
+        """Returns no rows for what cannot be read: for an error, TensorFlow prints a traceback per thread."""
         try:
             [fetch] = source
             return fetch(first, count)
@@ -301,7 +301,7 @@ def _read_ahead(
 
 
 def _digest(place: int, number: int, label: int, image: bytes | np.ndarray) -> int:
-    """Of what was read for a place of a batch; those of a batch, from all hosts, are combined by XOR."""
+    """A digest of one row in its place of a batch; XOR combines those of a batch, from all hosts."""
     hashed = hashlib.blake2b(image, digest_size=8, key=f"{place} {number} {label}".encode())
     return int.from_bytes(hashed.digest(), "little")
 

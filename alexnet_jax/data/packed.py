@@ -1,4 +1,4 @@
-"""What a packed data set is on disk, found and judged in a second, without TensorFlow.
+"""A packed data set on disk, found and checked in a second, without TensorFlow.
 
 A folder is a packed set once it holds `packed.json`, which is written last, and all files named there.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from alexnet_jax.config import DataConfig
+from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.errors import ConfigError, RefusedError
 
 MARKER = "packed.json"
@@ -32,7 +32,7 @@ class PackedFiles:
 
 
 def data_dir(chosen: str) -> epath.Path:
-    """Where data sets are kept; a bucket works where a folder does."""
+    """The folder, or the bucket, of all data sets."""
     where = chosen or os.environ.get("ALEXNET_DATA_DIR") or "~/.cache/alexnet_jax"
     path = epath.Path(where).expanduser()
     if os.fspath(path).startswith("~"):
@@ -71,7 +71,7 @@ def find_packed(config: DataConfig) -> PackedFiles:
 
 
 def _read(marker: epath.Path) -> dict[str, Any]:
-    """What a marker says, if it says all that it must."""
+    """The facts in a marker, if it has all that it must."""
     facts = json.loads(marker.read_text())
     for name in ("name", "source", "form", "classes", "digest", "left_out"):
         facts[name]
@@ -95,7 +95,7 @@ def picture_bytes(size: int, encoding: str) -> float:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """What a packed set holds."""
+    """The contents of a packed set, for a person."""
     counts = ", ".join(f"{split['pictures']} {name}" for name, split in facts["splits"].items())
     bad = f", {facts['left_out']} left out ({BAD_PICTURES})" if facts["left_out"] else ""
     return f"{facts['name']}: {counts} pictures, {facts['classes']} classes{bad}"
@@ -114,7 +114,7 @@ def packing_command(config: DataConfig) -> str:
 
 
 def how_to_pack(config: DataConfig) -> str:
-    """What to do where there is no packed set."""
+    """Advice where there is no packed set."""
     command = packing_command(config)
     if config.name == "imagenet2012":
         command += " --manual_dir=FOLDER_OF_BOTH_ARCHIVES (or --folder=FOLDER_OF_TRAIN_AND_VAL)"

@@ -23,24 +23,23 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
-from alexnet_jax.config import DataConfig
+from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.data import workers
-from alexnet_jax.data.archives import nearest
+from alexnet_jax.data.archives import first_there
 from alexnet_jax.data.packed import (
     BAD_PICTURES,
     MAKING,
     MARKER,
     STATISTICS,
     check_writable,
-    data_dir,
     describe,
     packed_path,
 )
 from alexnet_jax.data.progress import Progress
-from alexnet_jax.data.shards import Form, Notes, Shard, replacing, write_shard
-from alexnet_jax.data.sources import SPLITS, Source, TfdsSource, prepare
+from alexnet_jax.data.shards import Notes, PackedForm, Shard, replacing, write_shard
+from alexnet_jax.data.sources import SPLITS, DrawnSource, Source
 from alexnet_jax.data.statistics import PixelStatistics, PixelSums
-from alexnet_jax.data.toyshapes import Toyshapes, Toyshapes21
+from alexnet_jax.data.toyshapes import SUBJECTS
 from alexnet_jax.errors import Interrupted, RefusedError
 
 JOB = "job.json"
@@ -50,17 +49,17 @@ LEAST_PICTURES = 200  # of a file, else
 
 
 @dataclass(frozen=True)
-class Plan:
+class Packing:
     """The files that a packed set will have; the same wherever and whenever it is made."""
 
     source: Source
-    form: Form
+    form: PackedForm
     target: epath.Path
     shards: tuple[Shard, ...]
 
     @property
     def job(self) -> dict[str, Any]:
-        """What must be the same for a half-made set to be gone on with."""
+        """The facts that must be the same for a half-made set to be resumed."""
         return {
             "source": self.source.identity,
             "counts": dict(self.source.counts),
@@ -84,7 +83,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Work:
-    """How to pack, which leaves no trace in what is packed."""
+    """Settings of packing that leave no trace in what is packed."""
 
     processes: int = 1  # 1 stands for this one
     share: tuple[int, int] = (0, 1)  # this host's number, and how many hosts there are
@@ -102,13 +101,14 @@ def pack_toyshapes(config: DataConfig) -> None:
         if (target / MARKER).exists():
             return
         print(f"packing {config.name} at {config.size} x {config.size} into {target}, once", flush=True)
+        source = DrawnSource(config.name, SUBJECTS[config.name])
         # In this process: they are packed sooner than others could start.
-        pack(make_plan(toyshapes(config), Form(config.size, config.encoding), target), Work())
+        pack(plan_packing(source, PackedForm(config.size, config.encoding), target), Work())
 
 
 @contextlib.contextmanager
 def _one_at_a_time(target: epath.Path) -> Iterator[None]:
-    """Of the processes of a run on one machine, one makes what the others wait for."""
+    """Lets one process of this machine pack while the others wait."""
     if "://" in os.fspath(target):
         yield
         return
@@ -118,20 +118,7 @@ def _one_at_a_time(target: epath.Path) -> Iterator[None]:
         yield
 
 
-def toyshapes(config: DataConfig) -> TfdsSource:
-    """A data set that needs no files; TFDS keeps what was drawn."""
-    kind = {"toyshapes": Toyshapes, "toyshapes21": Toyshapes21}[config.name]
-    folder = os.fspath(data_dir(config.dir) / "tfds")
-    try:
-        drawn = prepare(kind(data_dir=folder))
-    except RefusedError:
-        drawn = kind(data_dir=folder)
-        if not drawn.is_prepared():  # by another process, which was faster
-            raise
-    return TfdsSource(config.name, drawn)
-
-
-def make_plan(source: Source, form: Form, target: epath.Path) -> Plan:
+def plan_packing(source: Source, form: PackedForm, target: epath.Path) -> Packing:
     """The files of a set: about `SHARD_BYTES` each, more and smaller ones for a small set."""
     shards = []
     for split in SPLITS:
@@ -143,14 +130,14 @@ def make_plan(source: Source, form: Form, target: epath.Path) -> Plan:
         for i, (first, last) in enumerate(itertools.pairwise(edges)):
             name = template.sharded_filepath(shard_index=i, num_shards=count).name
             shards.append(Shard(os.fspath(target), name, split, first, last))
-    return Plan(source, form, target, tuple(shards))
+    return Packing(source, form, target, tuple(shards))
 
 
-def check_space(plan: Plan) -> None:
+def check_space(plan: Packing) -> None:
     """Refuses a disk that is too small for what is still to be packed; a bucket has no end."""
     if "://" in os.fspath(plan.target):
         return
-    need, free = plan.bytes(plan.waiting()), shutil.disk_usage(nearest(plan.target)).free
+    need, free = plan.bytes(plan.waiting()), shutil.disk_usage(first_there(plan.target)).free
     if need > free:
         raise RefusedError(
             f"{plan.target} needs about {need / 1e9:.1f} GB and has {free / 1e9:.1f}: make room, choose "
@@ -158,7 +145,7 @@ def check_space(plan: Plan) -> None:
         )
 
 
-def pack(plan: Plan, work: Work) -> bool:
+def pack(plan: Packing, work: Work) -> bool:
     """Writes this host's share of the files; the last host to finish makes them a set: True if it is one."""
     try:
         return plan.whole() or _pack(plan, work)
@@ -168,7 +155,7 @@ def pack(plan: Plan, work: Work) -> bool:
         raise
 
 
-def _pack(plan: Plan, work: Work) -> bool:
+def _pack(plan: Packing, work: Work) -> bool:
     _begin(plan)
     waiting = plan.waiting()
     todo = [shard for shard in plan.shards[work.share[0] :: work.share[1]] if shard in waiting]
@@ -182,7 +169,7 @@ def _pack(plan: Plan, work: Work) -> bool:
     return plan.whole()
 
 
-def _write(plan: Plan, work: Work, todo: list[Shard], bad: list[dict[str, str]]) -> bool:
+def _write(plan: Packing, work: Work, todo: list[Shard], bad: list[dict[str, str]]) -> bool:
     """Writes files until all are whole; true if it was asked to stop before."""
     stopped = False
     tasks = [(shard, plan.source.part(shard.split, shard.first, shard.last), plan.form) for shard in todo]
@@ -209,12 +196,12 @@ def _write(plan: Plan, work: Work, todo: list[Shard], bad: list[dict[str, str]])
                 return False
             reason = str(error).splitlines()[0]
             raise RefusedError(
-                f"packing stopped: {reason}; once that is mended the same command goes on"
+                f"packing stopped: {reason}; once that is fixed the same command goes on"
             ) from error
     return stopped
 
 
-def _begin(plan: Plan) -> None:
+def _begin(plan: Packing) -> None:
     """Notes what is being made, or finds that it is the same."""
     note = plan.target / MAKING / JOB
     note.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +218,7 @@ def _begin(plan: Plan) -> None:
             )
 
 
-def _commit(plan: Plan, work: Work) -> None:
+def _commit(plan: Packing, work: Work) -> None:
     """Makes whole files a packed set; its marker comes last."""
     notes = {shard: _notes(shard) for shard in plan.shards}
     bad = [entry for note in notes.values() for entry in note.bad]
@@ -254,12 +241,12 @@ def _commit(plan: Plan, work: Work) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _facts(plan: Plan, notes: dict[Shard, Notes]) -> dict[str, Any]:
-    """What the marker says."""
-    mended: dict[str, int] = {}
+def _facts(plan: Packing, notes: dict[Shard, Notes]) -> dict[str, Any]:
+    """The contents of the marker."""
+    converted: dict[str, int] = {}
     for note in notes.values():
-        for kind, count in note.mended.items():
-            mended[kind] = mended.get(kind, 0) + count
+        for kind, count in note.converted.items():
+            converted[kind] = converted.get(kind, 0) + count
     splits = {
         split: {
             "pictures": sum(note.rows for shard, note in notes.items() if shard.split == split),
@@ -277,13 +264,13 @@ def _facts(plan: Plan, notes: dict[Shard, Notes]) -> dict[str, Any]:
         "form": asdict(plan.form),
         "classes": len(plan.source.class_names),
         "left_out": sum(len(note.bad) for note in notes.values()),
-        "mended": mended,
+        "converted": converted,
         "digest": hashlib.blake2b(json.dumps(splits).encode(), digest_size=16).hexdigest(),
         "splits": splits,
     }
 
 
-def _write_metadata(plan: Plan, notes: dict[Shard, Notes]) -> None:
+def _write_metadata(plan: Packing, notes: dict[Shard, Notes]) -> None:
     template = _template(plan.source, plan.target)
     splits = []
     for split in SPLITS:
@@ -306,8 +293,8 @@ def _write_metadata(plan: Plan, notes: dict[Shard, Notes]) -> None:
     )
 
 
-def _card(plan: Plan, facts: dict[str, Any], statistics: PixelStatistics) -> str:
-    """For a person who finds the folder."""
+def _card(plan: Packing, facts: dict[str, Any], statistics: PixelStatistics) -> str:
+    """A README for a person who finds the folder."""
     values = statistics.eigenvalues
     lines = [
         f"# {plan.source.name}, packed",
@@ -315,7 +302,7 @@ def _card(plan: Plan, facts: dict[str, Any], statistics: PixelStatistics) -> str
         f"- {describe(facts)}",
         f"- source: {plan.source.origin} ({plan.source.identity})",
         f"- form: {plan.form.words}; shorter side first, by area averages, never warped",
-        f"- mended: {facts['mended'] or 'none'}; left out: {facts['left_out']}",
+        f"- converted: {facts['converted'] or 'none'}; left out: {facts['left_out']}",
         f"- digest of all rows: {facts['digest']}",
         f"- mean colour {statistics.mean.mean(axis=(0, 1)).round(3).tolist()}, deviations along the "
         f"principal components {(values**0.5).round(3).tolist()}, on 0-255; {STATISTICS} has the rest",
@@ -325,7 +312,7 @@ def _card(plan: Plan, facts: dict[str, Any], statistics: PixelStatistics) -> str
     return "\n".join(lines) + "\n"
 
 
-def _check_bad(plan: Plan, work: Work, bad: list[dict[str, str]]) -> None:
+def _check_bad(plan: Packing, work: Work, bad: list[dict[str, str]]) -> None:
     """Keeps the list of what is left out, and stops where it is too long."""
     if not bad:
         return
@@ -338,7 +325,7 @@ def _check_bad(plan: Plan, work: Work, bad: list[dict[str, str]]) -> None:
     if len(bad) > most:
         raise RefusedError(
             f"{len(bad)} of {pictures} pictures so far cannot be used, and {most} may be left out, such as "
-            f"{bad[-1]['file_name']} ({bad[-1]['why']}); {listed} lists them: mend them, or allow more than "
+            f"{bad[-1]['file_name']} ({bad[-1]['why']}); {listed} lists them: fix them, or allow more than "
             f"--most_bad={work.most_bad:g}"
         )
 

@@ -103,7 +103,7 @@ def _find(word: str) -> list[Path]:
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    """What is called as pictures are, however deep; nothing that is hidden, such as thumbnails."""
+    """Yields the files with a picture's suffix, at any depth; not hidden ones, such as thumbnails."""
     for folder, folders, names in os.walk(path, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:

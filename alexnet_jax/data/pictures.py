@@ -1,14 +1,12 @@
-"""From an encoded picture of a data set to the square that is packed: read, and mended where it must be.
+"""Decodes a picture of a data set into the square that is packed, and converts grey, CMYK and PNG.
 
 One picture at a time, so that one that cannot be read is told apart from its neighbours.
 """
 
-import contextlib
 import functools
 import struct
 
 import numpy as np
-import simplejpeg
 import tensorflow as tf
 
 from alexnet_jax.data.squares import MOST_PIXELS, BadPicture, centre_square
@@ -31,10 +29,6 @@ def read_square(encoded: bytes, size: int) -> tuple[np.ndarray, str | None]:
 
 
 def _decode(encoded: bytes, kind: str | None) -> np.ndarray:
-    if kind is None:
-        # The same pixels in four fifths of the time; what it finds fault with is for TensorFlow to judge.
-        with contextlib.suppress(ValueError):
-            return simplejpeg.decode_jpeg(encoded, "RGB", fastdct=False, fastupsample=False)
     read = tf.io.decode_png if kind == "PNG" else decode_jpeg
     try:
         return np.asarray(memoryview(read(encoded, channels=3)))  # .numpy() copies

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of long work: a bar on a terminal, a line every 30 seconds elsewhere."""
 
 import sys
 import time
@@ -34,7 +34,7 @@ class Progress:
         self._bar.close()
 
     def update(self, more: int) -> None:
-        """So many more are done."""
+        """Counts `more` as done."""
         self.done += more
         self._bar.update(more)
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""One file of a packed set: written by one process, with notes beside it by which packing goes on later."""
+"""A file of a packed set, written by one process, with notes by which packing resumes."""
 
 import hashlib
 import json
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -29,8 +28,8 @@ WRITER = "group_size:1,uncompressed"
 
 
 @dataclass(frozen=True)
-class Form:
-    """What is kept of a picture."""
+class PackedForm:
+    """The size and encoding of packed pictures."""
 
     size: int
     encoding: str  # "raw" or "jpeg"
@@ -78,16 +77,16 @@ class Shard:
 
 @dataclass
 class Notes:
-    """What is known of a shard once it is written."""
+    """The facts of a shard once it is written."""
 
     rows: int
     digest: str
     bad: list[dict[str, str]]  # pictures left out, and why
-    mended: dict[str, int]  # pictures that were no RGB JPEGs, by kind
+    converted: dict[str, int]  # pictures that were no RGB JPEGs, by kind
     sums: PixelSums | None  # of training pictures
 
     def save(self, path: epath.Path) -> None:
-        facts = {"rows": self.rows, "digest": self.digest, "bad": self.bad, "mended": self.mended}
+        facts = {"rows": self.rows, "digest": self.digest, "bad": self.bad, "converted": self.converted}
         arrays = {"total": self.sums.total, "products": self.sums.products} if self.sums else {}
         with replacing(path) as local, local.open("wb") as file:
             np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
@@ -104,7 +103,7 @@ class Notes:
 
 
 class RowDigest:
-    """Of the rows of a file, in their order: a hash of CRCs takes a quarter of the time."""
+    """A digest of the rows of a file, in order: a hash of CRCs takes a quarter of the time."""
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
@@ -116,10 +115,10 @@ class RowDigest:
         return self._hash.hexdigest()
 
 
-def write_shard(shard: Shard, part: Part, form: Form) -> Iterator[int | dict[str, str]]:
+def write_shard(shard: Shard, part: Part, form: PackedForm) -> Iterator[int | dict[str, str]]:
     """Writes a shard and then its notes; yields 1 for each picture, and what is known of those left out."""
     notes = Notes(0, "", [], {}, PixelSums(form.size) if shard.split == TRAIN else None)
-    digest, mended = RowDigest(), Counter()
+    digest, converted = RowDigest(), Counter()
     with replacing(shard.path) as local, _writer(os.fspath(local)) as writer:
         for picture in part:
             try:
@@ -128,7 +127,7 @@ def write_shard(shard: Shard, part: Part, form: Form) -> Iterator[int | dict[str
                 notes.bad.append({"split": shard.split, "file_name": picture.file_name, "why": str(error)})
                 yield notes.bad[-1]
             else:
-                mended.update([kind] if kind else [])
+                converted.update([kind] if kind else [])
                 row = _row(picture, square, form)
                 writer.write(row)
                 digest.update(row)
@@ -136,7 +135,7 @@ def write_shard(shard: Shard, part: Part, form: Form) -> Iterator[int | dict[str
                 if notes.sums is not None:
                     notes.sums.add(square)
             yield 1
-    notes.digest, notes.mended = digest.hexdigest(), dict(mended)
+    notes.digest, notes.converted = digest.hexdigest(), dict(converted)
     notes.save(shard.notes_path)
 
 
@@ -184,16 +183,16 @@ def _square(picture: Picture, size: int) -> tuple[np.ndarray, str | None]:
     if picture.label < 0:
         raise BadPicture("it has no label")
     square, kind = read_square(picture.encoded, size)
-    # Whole data sets are PNGs; what calls itself a JPEG and is none was mended.
+    # Whole data sets are PNGs; what calls itself a JPEG and is none was converted.
     if kind == "PNG" and not picture.file_name.lower().endswith((".jpeg", ".jpg")):
         kind = None
     return square, kind
 
 
-def _row(picture: Picture, square: np.ndarray, form: Form) -> bytes:
+def _row(picture: Picture, square: np.ndarray, form: PackedForm) -> bytes:
     """A row as TFDS would write it, but always in the same order: TFDS's differs from process to process."""
     if form.encoding == "jpeg":
-        content = simplejpeg.encode_jpeg(square, form.quality, "RGB", "420", fastdct=False)
+        content = tf.io.encode_jpeg(square, quality=form.quality).numpy()
     else:
         content = square.tobytes()
     example = tf.train.Example()

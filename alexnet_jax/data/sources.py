@@ -1,7 +1,6 @@
-"""Where pictures come from: any TFDS data set, a folder of class folders, or toyshapes, which are drawn."""
+"""Sources of pictures: any TFDS data set, a folder of class folders, or toyshapes, which are drawn."""
 
 import contextlib
-import difflib
 import hashlib
 import importlib
 import itertools
@@ -22,7 +21,9 @@ from tensorflow_datasets.core import hashing
 
 from alexnet_jax.data.archives import allow_open_files, check_archives, check_room
 from alexnet_jax.data.packed import DRAWN
+from alexnet_jax.data.toyshapes import SUBJECTS, Subjects, example_name, make_example
 from alexnet_jax.errors import ConfigError, RefusedError
+from alexnet_jax.text import nearest
 
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
@@ -178,9 +179,36 @@ class FolderPart:
             yield Picture(name, label, _as_tfds_keeps_it(name, encoded) if self.imagenet else encoded)
 
 
+class DrawnSource:
+    """Toyshapes, drawn as they are packed, in the order that TFDS would give them."""
+
+    def __init__(self, name: str, subjects: Subjects):
+        self.name, self.origin, self.identity = name, f"{name}, drawn", f"{name}/1.0.0"
+        self.class_names, self.counts, self._subjects = subjects.class_names, subjects.sizes, subjects
+
+    def part(self, split: str, first: int, last: int) -> "DrawnPart":
+        files = [(example_name(split, index), index) for index in range(self.counts[split])]
+        numbers = tuple(index for _, index in _in_order(split, files)[first:last])
+        return DrawnPart(self.name, split, numbers)
+
+
+@dataclass(frozen=True)
+class DrawnPart:
+    """Some pictures of a drawn set, by their numbers."""
+
+    name: str
+    split: str
+    numbers: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[Picture]:
+        for index in self.numbers:
+            example = make_example(self.split, index, SUBJECTS[self.name])
+            yield Picture(example["file_name"], example["label"], example["image"])
+
+
 @dataclass(frozen=True)
 class Making:
-    """How a TFDS data set is made where it is not there."""
+    """Settings for making a TFDS data set that is not there."""
 
     manual_dir: str = ""
     tfds_dir: str = ""
@@ -214,14 +242,14 @@ def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=tfds_dir or None)
     except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(name, [*tfds.list_builders(), *DRAWN], n=1, cutoff=0)[0]
+        near = nearest(name, [*tfds.list_builders(), *DRAWN])
         raise ConfigError(f"TFDS knows no data set {name!r}; the nearest name is {near}") from error
     except Exception as error:  # of names that it cannot read, of versions that there are not
         raise ConfigError(f"TFDS has no data set {name!r}: {_first_line(error)}") from error
 
 
 def _wait_for(name: str, tfds_dir: str) -> None:
-    """Until the first of several hosts has made a data set that all of them read."""
+    """Waits until the first of several hosts has made the data set that all of them read."""
     print(f"tfds     waiting until the host with --shard=0/... has made {name}", flush=True)
     while not _builder(name, tfds_dir).is_prepared():
         time.sleep(2)

@@ -11,7 +11,10 @@ from etils import epath
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Of a training split, on 0-255; eigenvectors are stored, as their signs differ between LAPACKs."""
+    """Pixel statistics of a training split, on 0-255.
+
+    Eigenvectors are stored, as their signs differ between LAPACKs.
+    """
 
     mean: np.ndarray  # f32[S, S, 3]
     covariance: np.ndarray  # f64[3, 3], of RGB

@@ -7,18 +7,16 @@ rounded from float64 to float32, which hides the last bit in which C libraries d
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 Array = np.ndarray
 Outline = Callable[[Array, Array], Array]  # (u, v) -> signed distance, negative inside
 Pattern = Callable[[Array, Array, float], Array]  # the same, with the pattern's period
-Examples = Iterator[tuple[str, dict[str, Any]]]
 
 SHORTEST_SIDE, LONGEST_SIDE = 96, 160  # pixels
 DIAMETERS = (0.6, 0.9)  # of an object, in shorter sides
@@ -49,7 +47,7 @@ class Canvas:
 
 
 def span(coordinates: Array, middle: float, reach: float) -> slice:
-    """Which coordinates, one apart, lie about within reach of a middle."""
+    """The slice of consecutive coordinates that lie about within reach of a middle."""
     first = middle - coordinates.item(0)
     return slice(max(0, int(first - reach)), int(first + reach) + 2)
 
@@ -127,7 +125,7 @@ FILLINGS: tuple[Pattern, ...] = (stripes, checks)
 
 @dataclass(frozen=True)
 class Subjects:
-    """What the pictures of a data set show."""
+    """The objects that the pictures of a data set show."""
 
     class_names: tuple[str, ...]
     layers: Callable[[np.random.Generator, Array, Array, int], list[Array]]  # of an object, bottom up
@@ -136,7 +134,7 @@ class Subjects:
 
 
 def object_layers(rng: np.random.Generator, u: Array, v: Array, label: int) -> list[Array]:
-    """What to paint in a colour each: a shape is one layer, a texture lies on a blob."""
+    """The layers to paint, a colour each: a shape is one layer, a texture lies on a blob."""
     if label < len(SHAPES):
         return [SHAPES[label](u, v)]
     return textured(rng, u, v, blob(u, v), TEXTURES[label - len(SHAPES)], PERIODS)
@@ -174,6 +172,9 @@ TWENTY_ONE = Subjects(
     {"train": 2009, "validation": 2011},
     {"train": 8_400, "validation": 1_050},
 )
+
+
+SUBJECTS = {"toyshapes": TEN, "toyshapes21": TWENTY_ONE}
 
 
 def turned(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
@@ -265,50 +266,12 @@ def draw_picture(seed: int, index: int, subjects: Subjects = TEN) -> Array:
 
 
 def make_example(split: str, index: int, subjects: Subjects = TEN) -> dict[str, Any]:
-    """One example as TFDS takes it, its picture already encoded."""
+    """One example, its picture already encoded."""
     picture = draw_picture(subjects.seeds[split], index, subjects)
     jpeg = tf.io.encode_jpeg(picture, quality=JPEG_QUALITY).numpy()
     label = index % len(subjects.class_names)
-    return {"image": jpeg, "label": label, "file_name": f"{split}_{index:05d}.JPEG"}
+    return {"image": jpeg, "label": label, "file_name": example_name(split, index)}
 
 
-@dataclass(eq=False)
-class ToyshapesConfig(tfds.core.BuilderConfig):
-    """A data set of another size, such as a small one for tests; its name tells it apart on disk."""
-
-    train_size: int = TEN.sizes["train"]
-    validation_size: int = TEN.sizes["validation"]
-
-
-class Toyshapes(tfds.core.GeneratorBasedBuilder):
-    """Ten classes of coloured shapes and textures; without a config, the full set."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    SUBJECTS = TEN
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "label": tfds.features.ClassLabel(names=self.SUBJECTS.class_names),
-            "file_name": tfds.features.Text(),
-        }
-        together = tfds.features.FeaturesDict(features)
-        return tfds.core.DatasetInfo(builder=self, description=type(self).__doc__, features=together)
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        del dl_manager  # nothing is downloaded
-        sizes, chosen = self.SUBJECTS.sizes, self.builder_config
-        if chosen:
-            sizes = {"train": chosen.train_size, "validation": chosen.validation_size}
-        return {split: self._generate_examples(split, size) for split, size in sizes.items()}
-
-    def _generate_examples(self, split: str, size: int) -> Examples:
-        for index in range(size):
-            example = make_example(split, index, self.SUBJECTS)
-            yield example["file_name"], example
-
-
-class Toyshapes21(Toyshapes):
-    """Seven shapes in three fillings each."""
-
-    SUBJECTS = TWENTY_ONE
+def example_name(split: str, index: int) -> str:
+    return f"{split}_{index:05d}.JPEG"

@@ -10,7 +10,7 @@ from alexnet_jax.data import workers
 from alexnet_jax.data.batches import PackedSet
 from alexnet_jax.data.packed import PackedFiles
 from alexnet_jax.data.progress import Progress
-from alexnet_jax.data.shards import Form, RowDigest, read_shard
+from alexnet_jax.data.shards import PackedForm, RowDigest, read_shard
 from alexnet_jax.errors import RefusedError
 
 COLUMNS = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
@@ -19,7 +19,7 @@ COLUMNS = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLe
 def verify(packed: PackedFiles, processes: int) -> None:
     """Refuses a packed set of which anything is not as it was written."""
     PackedSet(packed.path)  # refuses what it cannot open
-    facts, form = packed.facts, Form(**packed.facts["form"])
+    facts, form = packed.facts, PackedForm(**packed.facts["form"])
     files = {name: file for split in facts["splits"].values() for name, file in split["files"].items()}
     tasks = [
         (os.fspath(packed.path / name), file["rows"], file["digest"], form, facts["classes"])
@@ -40,7 +40,9 @@ def verify(packed: PackedFiles, processes: int) -> None:
         raise RefusedError(f"{packed.path} is damaged: {found[0]}{more}; delete it, and pack anew")
 
 
-def check_file(path: str, rows: int, digest: str, form: Form, classes: int) -> Iterator[int | dict[str, str]]:
+def check_file(
+    path: str, rows: int, digest: str, form: PackedForm, classes: int
+) -> Iterator[int | dict[str, str]]:
     """Yields 1 for each row that is right, and what is wrong."""
     name, read, digested = path.rpartition("/")[2], 0, RowDigest()
     try:
@@ -59,7 +61,7 @@ def check_file(path: str, rows: int, digest: str, form: Form, classes: int) -> I
         yield {"file_name": name, "why": "its rows are not those that were written"}
 
 
-def _check_row(row: bytes, form: Form, classes: int) -> None:
+def _check_row(row: bytes, form: PackedForm, classes: int) -> None:
     columns = tf.io.parse_single_example(row, COLUMNS)
     image, label = columns["image"].numpy(), int(columns["label"])
     shape = (form.size, form.size, 3)

@@ -1,4 +1,4 @@
-"""From packed pictures to the network's input (sections 2 and 4.1), on the device, one picture at a time.
+"""Augmentation of packed pictures (sections 2 and 4.1), on the device, one picture at a time.
 
 Values stay on the 0-255 scale, which weights drawn from N(0, 0.01) assume.
 """
@@ -12,7 +12,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 
-from alexnet_jax.config import AugmentConfig
+from alexnet_jax.config.fields import AugmentConfig
 
 
 @jax.tree_util.register_dataclass
@@ -42,7 +42,7 @@ class Colours:
 
 
 def draw_colours(keys: jax.Array, pixels: Pixels, strength: ArrayLike, config: AugmentConfig) -> Colours:
-    """One draw of colour noise for each key, `strength` times as strong as the config says.
+    """A draw of colour noise for each key, `strength` times as strong as the config says.
 
     For a whole batch at once, on every device: the last bit of a normal number, and of a product of matrices,
     depends on how many are computed together, and would depend on the mesh.

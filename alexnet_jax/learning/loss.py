@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from alexnet_jax.config import AugmentConfig, Config
+from alexnet_jax.config.fields import AugmentConfig, Config
 from alexnet_jax.learning.augment import Colours, Pixels, draw_colours, random_view, shared
 from alexnet_jax.learning.metrics import Totals, score
 from alexnet_jax.learning.state import TRAINING, Batch, network_graph, stream
@@ -28,7 +28,7 @@ from alexnet_jax.sharding.spread import devices_along, spread, total, vary
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Draws:
-    """Everything random about a batch, for each of its pictures."""
+    """The random draws for each picture of a batch."""
 
     views: jax.Array  # keys[B] of crops and flips
     colours: Colours
@@ -81,7 +81,7 @@ def make_loss(config: Config, mesh: Mesh) -> Loss:
 def draw(
     seed: int, step: jax.Array, batch_size: int, pixels: Pixels, strength: ArrayLike, config: AugmentConfig
 ) -> Draws:
-    """For the pictures of a batch, from the seed, the step and each one's place in the global batch alone."""
+    """Draws for a batch, from the seed, the step and each picture's place in the global batch alone."""
     views, colours, dropout = jnp.unstack(example_keys(seed, step, batch_size), axis=1)
     return Draws(shared(views, config.shared_by), draw_colours(colours, pixels, strength, config), dropout)
 

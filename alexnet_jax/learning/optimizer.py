@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from alexnet_jax.config import OptimizerConfig
+from alexnet_jax.config.fields import OptimizerConfig
 from alexnet_jax.learning.schedule import Rates
 from alexnet_jax.network.layers import Params
 

@@ -10,7 +10,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from alexnet_jax.config import Config
+from alexnet_jax.config.fields import Config
 from alexnet_jax.learning.augment import Pixels, fixed_views
 from alexnet_jax.learning.metrics import Totals, score
 from alexnet_jax.learning.state import Batch, State, network_graph

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from alexnet_jax.config import LAYERS, BiasRateConfig, Config, ScheduleConfig
+from alexnet_jax.config.fields import LAYERS, BiasRateConfig, Config, ScheduleConfig
 
 Rates = dict[str, dict[str, np.float32]]  # of the kernel and the bias of every layer that there may be
 
@@ -21,12 +21,12 @@ class Pace:
 
     @classmethod
     def steady(cls, rate: float) -> "Pace":
-        """One rate for all layers, and colour noise."""
+        """A constant learning rate for all layers, and colour noise."""
         return cls(rates_of(rate, rate), np.float32(1))
 
 
 def make_pace(config: Config, epoch: float, epochs: float, errors: Sequence[float]) -> Pace:
-    """At an epoch (fractional, from 0) of a run of `epochs`, after evaluations that gave `errors`."""
+    """The pace at an epoch (fractional, from 0) of a run of `epochs`, after evaluations with `errors`."""
     until = config.augment.colour_until
     colour = np.float32(not until or epoch < until)
     return Pace(learning_rates(config.schedule, epoch, epochs, errors), colour)
@@ -63,7 +63,7 @@ def learning_rate(config: ScheduleConfig, epoch: float, epochs: float, errors: S
 
 
 def plateau_drops(errors: Sequence[float], patience: int, max_drops: int) -> int:
-    """How often the error has stalled: `patience` evaluations in a row without a new best."""
+    """The number of stalls: `patience` evaluations in a row without a new best."""
     best, stalled, drops = float("inf"), 0, 0
     for error in errors:
         if error < best:
@@ -76,7 +76,7 @@ def plateau_drops(errors: Sequence[float], patience: int, max_drops: int) -> int
 
 
 def _fall(curve: ScheduleConfig | BiasRateConfig, epoch: float, epochs: float) -> float:
-    """By how much a rate has been divided, at stated epochs or in equally long levels."""
+    """The factor by which a rate has fallen, at stated epochs or in equally long levels."""
     if curve.kind == "drops":
         return curve.factor ** sum(epoch >= drop for drop in curve.drops)
     level = min(int(epoch / epochs * curve.levels), curve.levels - 1)
@@ -84,5 +84,5 @@ def _fall(curve: ScheduleConfig | BiasRateConfig, epoch: float, epochs: float) -
 
 
 def _warmth(config: ScheduleConfig, epoch: float) -> float:
-    """From 0 to 1 during the warm-up."""
+    """The factor of the warm-up, from 0 to 1."""
     return min(epoch / config.warmup_epochs, 1.0) if config.warmup_epochs else 1.0

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jax.sharding import Mesh
 
-from alexnet_jax.config import Config, NetworkConfig
+from alexnet_jax.config.fields import Config, NetworkConfig
 from alexnet_jax.learning.optimizer import make_optimizer
 from alexnet_jax.network.layers import Params
 from alexnet_jax.network.variants import Network, make_network
@@ -21,7 +21,7 @@ WEIGHTS, TRAINING = 0, 1  # what a seed is used for
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
-    """Everything that learning changes."""
+    """The arrays that learning changes."""
 
     step: jax.Array
     params: Params
@@ -55,7 +55,7 @@ def state_shapes(config: Config) -> State:
 
 
 def state_shardings(config: Config, mesh: Mesh) -> State:
-    """Everything by tower, but for the step number."""
+    """The sharding of each array: by tower, but for the step number."""
     by_tower = jax.tree.map(lambda _: shard(mesh, PARAMETERS), state_shapes(config))
     return replace(by_tower, step=shard(mesh, REPLICATED))
 

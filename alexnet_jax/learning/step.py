@@ -1,4 +1,4 @@
-"""One step of learning (section 5): draw, loss and gradient, update."""
+"""A step of learning (section 5): draw, loss and gradient, update."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.sharding import Mesh
 
-from alexnet_jax.config import Config
+from alexnet_jax.config.fields import Config
 from alexnet_jax.learning.augment import Pixels
 from alexnet_jax.learning.loss import draw, make_loss
 from alexnet_jax.learning.metrics import Totals

@@ -5,7 +5,7 @@ from flax import nnx
 from jax import lax
 from jax import numpy as jnp
 
-from alexnet_jax.config import BatchNormConfig
+from alexnet_jax.config.fields import BatchNormConfig
 from alexnet_jax.network.layers import Towers
 from alexnet_jax.network.precision import at_least_float32
 from alexnet_jax.sharding.mesh import DATA
@@ -45,7 +45,7 @@ def _mean(x: jax.Array) -> jax.Array:
 
 
 def _as_map(values: jax.Array) -> jax.Array:
-    """One number a map [maps], for arrays [B, H, W, maps]."""
+    """Broadcasts a number per map, [maps], to arrays [B, H, W, maps]."""
     return values[None, None, None]
 
 

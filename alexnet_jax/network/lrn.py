@@ -90,7 +90,7 @@ _by_hand.defvjp(_forward, _backward)
 
 
 def _window_sum(x: jax.Array, axes: tuple[int, ...], size: int) -> jax.Array:
-    """For each place the sum over itself and `size // 2` neighbours on each side, clipped at the ends."""
+    """Sums at each place over itself and `size // 2` neighbours on each side, clipped at the ends."""
     for axis in axes:
         length, reach = x.shape[axis], size // 2
         padded = jnp.pad(x, [(reach, reach) if i == axis else (0, 0) for i in range(x.ndim)])

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from alexnet_jax.config import Rounding
+from alexnet_jax.config.fields import Rounding
 from alexnet_jax.network.precision import at_least_float32
 from alexnet_jax.sharding.platform import Form, reverse_mode_only
 
@@ -51,7 +51,7 @@ def average_pool(x: jax.Array, window: int, stride: int, rounding: Rounding = "u
 
 
 def _fitted(x: jax.Array, window: int, stride: int, rounding: Rounding, beyond: float) -> jax.Array:
-    """As many rows and columns as windows reach: some of `beyond` more, or some that none sees fewer."""
+    """Pads with `beyond`, or cuts, to the rows and columns that windows reach."""
     reach = [(pooled(n, window, stride, rounding) - 1) * stride + window - n for n in x.shape[1:3]]
     if not any(reach):
         return x
@@ -125,7 +125,7 @@ def _frame(x: jax.Array, before: int, stride: int, size: tuple[int, int]) -> jax
 
 
 def _look_up(x: jax.Array, row: int, column: int, stride: int, size: tuple[int, int]) -> jax.Array:
-    """For every input (y, x) the element (y // stride + row, x // stride + column)."""
+    """Gathers for every input (y, x) the element (y // stride + row, x // stride + column)."""
     rows, columns = (-(-n // stride) for n in size)
     x = x[:, row : row + rows, None, column : column + columns, None]
     x = jnp.broadcast_to(x, (x.shape[0], rows, stride, columns, stride, x.shape[-1]))

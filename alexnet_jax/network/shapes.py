@@ -1,6 +1,6 @@
 """Names and sizes of a network's layers, from its config alone."""
 
-from alexnet_jax.config import CONVS, ConvConfig, NetworkConfig
+from alexnet_jax.config.fields import CONVS, ConvConfig, NetworkConfig
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.network.pool import pooled
 

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 from jax import numpy as jnp
 
-from alexnet_jax.config import ConvConfig, LayerConfig, LrnConfig, NetworkConfig, Operation, PoolConfig
+from alexnet_jax.config.fields import ConvConfig, LayerConfig, LrnConfig, NetworkConfig, Operation, PoolConfig
 from alexnet_jax.network.alexnet import AlexNet, Tap, no_tap
 from alexnet_jax.network.batch_norm import BatchNorm
 from alexnet_jax.network.layers import (
@@ -89,7 +89,7 @@ class VariantNet(nnx.Module):
         return cross(x, self.config.towers) if name in self.config.crossings else x
 
     def follow(self, name: str, conv: ConvConfig, x: Towers, tap: Tap, *, training: bool) -> Towers:
-        """Everything after a convolution: its own stage ends before a pool, the pool's at the end."""
+        """Applies what follows a convolution: its own stage ends before a pool, the pool's at the end."""
         for operation in conv.then:
             if operation == conv.pool:
                 x = tap(name, x)
@@ -117,7 +117,7 @@ class VariantNet(nnx.Module):
         return [ACTIVATIONS[self.config.activation](t) for t in x]
 
     def lrn(self, x: Towers, lrn: LrnConfig) -> Towers:
-        """Among the maps of a tower, or among those of all, of which a tower keeps its own."""
+        """LRN among the maps of a tower, or of all towers, of which each tower keeps its own."""
         if lrn.over == "tower":
             return [self.normalise(t, lrn) for t in x]
         towers, maps = self.config.towers, x[0].shape[-1]

@@ -1,11 +1,11 @@
-"""What a training step takes, by the shapes of its layers alone: products, bytes moved, bytes sent."""
+"""The cost of a training step by the shapes of its layers alone: FLOPs, bytes moved, bytes sent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from alexnet_jax.config import NORMS, Config, ConvConfig, NetworkConfig
+from alexnet_jax.config.fields import NORMS, Config, ConvConfig, NetworkConfig
 from alexnet_jax.network.precision import PRECISIONS
 from alexnet_jax.network.shapes import SCORES, layer_sizes, pooled_size
 from alexnet_jax.sharding.mesh import DATA, TOWER
@@ -18,12 +18,12 @@ class LayerShape:
     """A layer of one tower; everything but the weights is counted for one picture."""
 
     name: str
-    given: int  # numbers that each tower has before the layer
-    read: int  # those that it reads: of all towers after a crossing
-    made: int  # its outputs
+    own_inputs: int  # numbers of each tower before the layer
+    inputs: int  # numbers that a tower reads: of all towers after a crossing
+    outputs: int
     normalised: int  # how often they are normalised
     joint: int  # numbers that towers exchange to normalise over the maps of all
-    passed: int  # what is left after the pool
+    pooled: int  # numbers after the pool
     weights: int  # and biases
     products: int
 
@@ -39,12 +39,12 @@ def layer_shapes(network: NetworkConfig) -> list[LayerShape]:
         shapes.append(
             LayerShape(
                 name,
-                given=side**2 * maps,
-                read=side**2 * inputs,
-                made=places * outputs,
+                own_inputs=side**2 * maps,
+                inputs=side**2 * inputs,
+                outputs=places * outputs,
                 normalised=sum(operation in NORMS for operation in conv.then),
                 joint=_joint(network, conv, places * outputs, passed**2 * outputs),
-                passed=passed**2 * outputs,
+                pooled=passed**2 * outputs,
                 weights=(taps + 1) * outputs * (places if name in network.unshared else 1),
                 products=places * taps * outputs,
             )
@@ -66,14 +66,14 @@ def parameters(network: NetworkConfig) -> int:
 
 
 def training_flops(network: NetworkConfig) -> int:
-    """Of one picture, forward and backward, without its own gradient: 4.136e9 in the paper's net."""
+    """FLOPs of a picture, forward and backward, without its own gradient: 4.136e9 in the paper's net."""
     first, *others = (2 * shape.products for shape in layer_shapes(network))
     return network.towers * (2 * first + 3 * sum(others))
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One walk over the data on a device, in a step."""
+    """A pass over data in a device's memory, in a step."""
 
     layer: str
     flops: float
@@ -81,7 +81,7 @@ class Pass:
 
 
 def passes(config: Config, data: int, tower: int) -> Iterator[Pass]:
-    """All of them, each reading what it needs and writing what it makes once."""
+    """The passes of a step, each of which reads its inputs and writes its outputs once."""
     network, pictures = config.network, config.train.batch_size / data
     here, size = network.towers // tower, activation_bytes(network)
     crop = network.image_size**2 * 3
@@ -90,20 +90,20 @@ def passes(config: Config, data: int, tower: int) -> Iterator[Pass]:
     for i, shape in enumerate(layer_shapes(network)):
         flops = 2 * here * pictures * shape.products
         maps = here * pictures * size
-        moved = maps * (shape.read + shape.made) + here * shape.weights * size
+        moved = maps * (shape.inputs + shape.outputs) + here * shape.weights * size
         for _ in range(3 if i else 2):  # outputs, gradients of weights and, after the first, of inputs
             yield Pass(shape.name, flops, moved)
         for _ in range(shape.normalised):  # forward a number in, one out; backward two in, one out
-            yield Pass(shape.name, 0, maps * 5 * shape.made)
-        if shape.passed != shape.made:  # of max pools a byte tells where in its window a maximum stood
-            chosen = here * pictures * shape.passed * 2
-            yield Pass(shape.name, 0, maps * 2 * (shape.made + shape.passed) + chosen)
+            yield Pass(shape.name, 0, maps * 5 * shape.outputs)
+        if shape.pooled != shape.outputs:  # of max pools a byte tells where in its window a maximum stood
+            chosen = here * pictures * shape.pooled * 2
+            yield Pass(shape.name, 0, maps * 2 * (shape.outputs + shape.pooled) + chosen)
         # Weights and velocity are read and written, gradients read.
         yield Pass(shape.name, 0, here * shape.weights * FLOAT32 * 5)
 
 
 def exchanged(config: Config, data: int, tower: int) -> dict[tuple[str, str], int]:
-    """What a device gives to each of the others in a step, in bytes, by (axis, layer).
+    """Bytes that a device sends to each of the others in a step, by (axis, layer).
 
     Over `tower` its own maps, forward, and as many gradients of its neighbours' backward; over `data` the
     gradients of its weights, summed with those of other rows: all at once, or, with blocks, a part for each
@@ -115,14 +115,14 @@ def exchanged(config: Config, data: int, tower: int) -> dict[tuple[str, str], in
     if tower > 1:
         for shape in shapes:
             if shape.name in network.crossings:
-                ways = 1 if shape is shapes[0] else 2  # nobody wants the gradient of a picture
-                found[TOWER, shape.name] = ways * here * rows * shape.given * size
+                ways = 1 if shape is shapes[0] else 2  # no gradient of pictures
+                found[TOWER, shape.name] = ways * here * rows * shape.own_inputs * size
             if shape.joint:
                 found[TOWER, shape.name] = (
                     found.get((TOWER, shape.name), 0) + 2 * here * rows * shape.joint * size
                 )
         # Scores are float32, and of their gradient each tower has its own part.
-        found[TOWER, SCORES] = here * rows * shapes[-1].made * FLOAT32
+        found[TOWER, SCORES] = here * rows * shapes[-1].outputs * FLOAT32
     if data > 1:
         for shape in shapes:
             weights = here * shape.weights
@@ -135,15 +135,8 @@ def exchanged(config: Config, data: int, tower: int) -> dict[tuple[str, str], in
     return found
 
 
-def balance(network: NetworkConfig) -> float:
-    """Pictures a row at which two towers give each other as many bytes as an all-reduce sums: near 1,005."""
-    size = activation_bytes(network)
-    crossed = sum(shape.given for shape in layer_shapes(network) if shape.name in network.crossings)
-    return parameters(network) * FLOAT32 / (2 * crossed * size) if crossed else float("inf")
-
-
-# What stays for the backward pass, in numbers a number made or read. Fitted to what was compiled.
-KEPT = 1.4
+# Numbers stored for the backward pass, for each number read or made: fitted to compiled programs.
+STORED = 1.4
 
 
 def memory(config: Config, data: int, tower: int) -> float:
@@ -153,11 +146,11 @@ def memory(config: Config, data: int, tower: int) -> float:
 
 
 def temporary(config: Config, data: int, tower: int) -> float:
-    """Bytes that a step needs only while it runs, roughly: gradients, and what is kept for the way back."""
+    """Bytes that a step needs only while it runs, roughly: gradients, and what the backward pass reads."""
     network, pictures = config.network, config.train.batch_size / data
     here, size = network.towers // tower, activation_bytes(network)
-    kept = sum(shape.read + shape.made for shape in layer_shapes(network))
-    return FLOAT32 * parameters(network) / tower + pictures * KEPT * size * here * kept
+    numbers = sum(shape.inputs + shape.outputs for shape in layer_shapes(network))
+    return FLOAT32 * parameters(network) / tower + pictures * STORED * size * here * numbers
 
 
 def _inputs(network: NetworkConfig, name: str, units: int) -> int:
@@ -173,5 +166,5 @@ def _joint(network: NetworkConfig, conv: ConvConfig, before: int, after: int) ->
 
 
 def activation_bytes(network: NetworkConfig) -> int:
-    """Of a number between layers."""
+    """Bytes of a number between layers."""
     return jnp.dtype(PRECISIONS[network.precision].activations).itemsize

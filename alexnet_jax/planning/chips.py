@@ -1,21 +1,8 @@
-"""What the hardware can do: one table, each row with its sources; the CPU's row is measured where it runs."""
+"""Accelerators, by their makers' data sheets."""
 
-import math
-import os
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
-from jax import numpy as jnp
-
 GIGA, TERA = 1e9, 1e12
-
-# What a program reaches of the peak, and of the memory's bandwidth. Assumed: no accelerator was measured.
-ASSUMED = 0.5
-# Of the rates that are measured on a CPU. Fitted with benchmarks/plan.py on two cores, see README.md.
-FITTED = 0.9
 
 
 @dataclass(frozen=True)
@@ -23,13 +10,11 @@ class Chip:
     """A device: FLOP/s, bytes, bytes a second. What it sends, it sends in one direction."""
 
     name: str
-    platform: str  # whose compiler: "cuda", "tpu" or "cpu"
+    platform: str  # whose compiler: "cuda" or "tpu"
     float32: float  # FLOP/s at full precision: no TF32, and six passes of bfloat16 on a TPU
     bfloat16: float
-    reached: float  # the share of it, and of the bandwidth, that a program reaches
     memory: int
     bandwidth: float
-    fresh: float  # bytes a second into memory that the system gives out anew in each step
     pair: float  # to one device beside it
     ring: float  # while all that are joined by fast links talk
     joined: int  # so many devices have fast links to each other, at most
@@ -40,7 +25,7 @@ class Chip:
     def peak(self, precision: str) -> float:
         """FLOP/s in a precision of a config; TF32 is half as fast as bfloat16, and a pass of it on a TPU."""
         if precision == "tf32":
-            return {"cuda": self.bfloat16 / 2, "tpu": self.bfloat16, "cpu": self.float32}[self.platform]
+            return self.bfloat16 / 2 if self.platform == "cuda" else self.bfloat16
         return getattr(self, precision)
 
 
@@ -50,10 +35,8 @@ def _hopper(name: str, memory: int, bandwidth: float, source: str) -> Chip:
         "cuda",
         float32=67 * TERA,
         bfloat16=989 * TERA,
-        reached=ASSUMED,
         memory=memory,
         bandwidth=bandwidth,
-        fresh=math.inf,  # the program keeps what it has
         pair=450 * GIGA,
         ring=450 * GIGA,
         joined=8,
@@ -66,7 +49,7 @@ def _hopper(name: str, memory: int, bandwidth: float, source: str) -> Chip:
 def _tpu(name: str, bfloat16: float, links: int, **rest: object) -> Chip:
     """`ring` is what all links send; a neighbour is at the end of one of them."""
     speeds = {"bfloat16": bfloat16, "float32": bfloat16 / 6, "pair": rest["ring"] / links}
-    return Chip(name, "tpu", reached=ASSUMED, fresh=math.inf, target="", **speeds, **rest)
+    return Chip(name, "tpu", target="", **speeds, **rest)
 
 
 def _gpu(
@@ -129,10 +112,8 @@ CHIPS = {
             "cuda",
             float32=19.5 * TERA,
             bfloat16=312 * TERA,
-            reached=ASSUMED,
             memory=85_100_068_864,
             bandwidth=2039 * GIGA,
-            fresh=math.inf,
             pair=300 * GIGA,
             ring=300 * GIGA,
             joined=8,
@@ -179,60 +160,5 @@ CHIPS = {
         ),
     )
 }
-CPU = "cpu"
+CPU = "cpu"  # compiled for, but in no table: nobody knows which one it is
 NAMES = (*CHIPS, CPU)
-
-
-def measured_cpu(devices: int) -> Chip:
-    """One of so many simulated devices that share this machine: medians of five, after a first."""
-    rates = {}
-    for name, (work, amount) in probes().items():
-        seconds = []
-        for _ in range(6):
-            start = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - start)
-        rates[name] = amount / statistics.median(seconds[1:])
-    return cpu(**rates, devices=devices)
-
-
-def probes() -> dict[str, tuple[Callable[[], object], float]]:
-    """What a CPU is measured by: a large product in FLOP, additions and new memory in bytes."""
-    size = 2048
-    a, x = jnp.ones((size, size), jnp.float32), jnp.ones(2**25, jnp.float32)
-    product = jax.jit(lambda a: jnp.dot(a, a, precision="highest"))
-    add = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place
-    make = jax.jit(lambda x: jnp.ones_like(x))
-
-    def stream() -> None:
-        nonlocal x
-        x = jax.block_until_ready(add(x))
-
-    return {
-        "product": (lambda: jax.block_until_ready(product(a)), 2 * size**3),
-        "stream": (stream, 2 * x.nbytes),
-        "fresh": (lambda: jax.block_until_ready(make(x)), x.nbytes),
-    }
-
-
-def cpu(product: float, stream: float, fresh: float, devices: int) -> Chip:
-    """A share of a machine with these rates."""
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Chip(
-        CPU,
-        "cpu",
-        float32=product / devices,
-        bfloat16=product / devices,  # there is no faster kind here
-        reached=FITTED,
-        memory=size // devices,
-        bandwidth=stream / devices,
-        fresh=fresh / devices,
-        pair=stream / 2 / devices,  # what goes to a neighbour is read and written
-        ring=stream / 2 / devices,
-        joined=devices,
-        between=1.25 * GIGA / devices,
-        target="",
-        source=f"measured now: a float32 product of 2048 x 2048 at {product / GIGA:.1f} GFLOP/s, additions "
-        f"at {stream / GIGA:.1f} GB/s, new memory at {fresh / GIGA:.1f} GB/s, shared by {devices} "
-        f"devices; between hosts 10 Gb/s is assumed",
-    )

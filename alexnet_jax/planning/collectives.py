@@ -1,12 +1,10 @@
-"""Who talks to whom in a step: as the program asks for it, layer by layer, and as the compiler does it.
+"""The collectives of a step: as the program asks for them, layer by layer, and as compiled.
 
 The lowered program has every collective with the scope that it stands in, so that its layer is known. The
-compiler merges them (one all-reduce for the gradients of many layers) and drops the names of what it merges;
-what it leaves is attributed by name where there is one, and else by size.
+compiler merges them, and drops the names: of its own only axes and bytes are counted.
 """
 
 import collections
-import dataclasses
 import math
 import re
 from collections.abc import Iterable
@@ -16,14 +14,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.config import LAYERS
+from alexnet_jax.config.fields import LAYERS
 from alexnet_jax.network.shapes import SCORES
 from alexnet_jax.sharding.mesh import DATA, TOWER
 
 OTHER = "loss and counts"  # what is summed outside all layers
 UNKNOWN = "?"
-OWN = "the compiler's own"  # nobody asked for one of this kind there
-MOST_SUMS = 100_000  # of sizes, tried to explain one that was merged
 
 _OPERATION = re.compile(
     r"= (?P<result>\(?\(?[a-z0-9]+\[.*?) "
@@ -39,41 +35,30 @@ _SCOPE = re.compile(rf"\b({'|'.join((*LAYERS, SCORES))})/")
 
 @dataclass(frozen=True)
 class Collective:
-    """One operation: on each device, what it gives to every other one of its group, in bytes."""
+    """A collective operation, and the bytes that each device sends to every other one of its group."""
 
     kind: str
     axis: str
     group: int  # devices that talk to each other
-    sizes: tuple[int, ...]  # bytes of each array
-    layers: tuple[str, ...]
-
-    @property
-    def bytes(self) -> int:
-        return sum(self.sizes)
+    bytes: int
+    layer: str
 
 
 def requested(lowered: jax.stages.Lowered, mesh: Mesh) -> list[Collective]:
     """Every collective that the program asks for, with its layer."""
     # In StableHLO, whose operations could be walked instead, versions of JAX name the groups differently.
-    found = _read(lowered.as_text(dialect="hlo", debug_info=True), mesh)
-    return [dataclasses.replace(one, layers=one.layers or (OTHER,)) for one in found]
-
-
-def compiled(text: str, mesh: Mesh, wanted: list[Collective]) -> list[Collective]:
-    """Every collective of a compiled program, with the layers that it serves."""
-    return _attributed(_read(text, mesh), wanted)
+    return read(lowered.as_text(dialect="hlo", debug_info=True), mesh)
 
 
 def totals(collectives: Iterable[Collective]) -> dict[tuple[str, str], int]:
-    """Bytes by (axis, layer) of collectives that serve one layer each."""
-    found: dict[tuple[str, str], int] = collections.defaultdict(int)
+    """Bytes by (axis, layer)."""
+    found: collections.Counter[tuple[str, str]] = collections.Counter()
     for one in collectives:
-        (layer,) = one.layers
-        found[one.axis, layer] += one.bytes
+        found[one.axis, one.layer] += one.bytes
     return dict(found)
 
 
-def _read(text: str, mesh: Mesh) -> list[Collective]:
+def read(text: str, mesh: Mesh) -> list[Collective]:
     """Every collective of a program in HLO, with the layer that its name says, if it says one."""
     found, scattered = [], False
     for line in text.splitlines():
@@ -86,10 +71,10 @@ def _read(text: str, mesh: Mesh) -> list[Collective]:
         axis, group = _axis(_groups(match["rest"], mesh), mesh)
         if group > 1:
             kind = "reduce-scatter" if scattered else match["kind"]
-            sizes = _parts(match["kind"], bool(match["start"]), _shapes(match["result"]), group)
-            sizes = tuple(size // group for size in sizes) if scattered else sizes
+            count = sum(_parts(match["kind"], bool(match["start"]), _shapes(match["result"]), group))
             scope = _SCOPE.search(_name(match["rest"]))
-            found.append(Collective(kind, axis, group, sizes, (scope[1],) if scope else ()))
+            layer = scope[1] if scope else OTHER
+            found.append(Collective(kind, axis, group, count // group if scattered else count, layer))
     return found
 
 
@@ -132,64 +117,6 @@ def _parts(kind: str, start: bool, sizes: list[int], group: int) -> tuple[int, .
 def _name(text: str) -> str:
     match = re.search(r'op_name="([^"]*)"', text)
     return match[1] if match else ""
-
-
-def _attributed(found: list[Collective], wanted: list[Collective]) -> list[Collective]:
-    """Says of each what it serves, by what was asked for and is not yet accounted for."""
-    left, result = list(wanted), []
-    exact = [_claim(one, left) for one in found]
-    for one, claimed in zip(found, exact, strict=True):
-        # Some are flattened into one array: such a one serves what is left, if that is as large.
-        served = claimed or _subset(one, left)
-        for part in served if not claimed else ():
-            left.remove(part)
-        layers = tuple(dict.fromkeys(part.layers[0] for part in served))
-        result.append(dataclasses.replace(one, layers=layers or one.layers))
-    return [one if one.layers else _by_exclusion(one, result, left) for one in result]
-
-
-def _by_exclusion(one: Collective, found: list[Collective], left: list[Collective]) -> Collective:
-    """The only one of its kind that serves nothing, and the only one that nothing serves."""
-    idle = [other for other in found if not other.layers and _alike(other, one)]
-    unserved = [part for part in left if _alike(part, one)]
-    if not unserved:
-        return dataclasses.replace(one, layers=(OWN,))
-    return dataclasses.replace(
-        one, layers=unserved[0].layers if len(idle) == len(unserved) == 1 else (UNKNOWN,)
-    )
-
-
-def _alike(one: Collective, other: Collective) -> bool:
-    return (one.kind, one.axis) == (other.kind, other.axis)
-
-
-def _claim(one: Collective, left: list[Collective]) -> list[Collective]:
-    """Takes what it does array by array: by the name if it is a single one that has a name, else by size."""
-    claimed, rest = [], list(left)
-    for size in one.sizes:
-        fitting = [w for w in rest if _alike(w, one) and w.bytes == size]
-        if one.layers and len(one.sizes) == 1:
-            fitting = [w for w in fitting if w.layers == one.layers]
-        if not fitting:
-            return []
-        claimed.append(fitting[0])
-        rest.remove(fitting[0])
-    left[:] = rest
-    return claimed
-
-
-def _subset(one: Collective, left: list[Collective]) -> list[Collective]:
-    """Those that are as large together, as many as possible: merging takes all that it may."""
-    rest = [part for part in left if _alike(part, one)]
-    if one.bytes == sum(part.bytes for part in rest):
-        return rest
-    sums: dict[int, tuple[Collective, ...]] = {0: ()}
-    for part in rest:
-        for size, parts in list(sums.items()):
-            larger = size + part.bytes
-            if larger <= one.bytes and len(parts) >= len(sums.get(larger, ())) and len(sums) < MOST_SUMS:
-                sums[larger] = (*parts, part)
-    return list(sums.get(one.bytes, ()))
 
 
 def _groups(text: str, mesh: Mesh) -> list[list[int]]:

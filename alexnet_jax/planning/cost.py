@@ -1,72 +1,54 @@
-"""How long a step takes on a mesh of a chip, and which mesh to choose."""
+"""The least time that a step takes on a mesh of a chip, and which mesh has the least of it."""
 
 import collections
 import dataclasses
 from dataclasses import dataclass
 
-from alexnet_jax.config import Config
-from alexnet_jax.planning.arithmetic import exchanged, memory, passes, temporary
+from alexnet_jax.config.fields import Config
+from alexnet_jax.planning.arithmetic import exchanged, memory, passes
 from alexnet_jax.planning.chips import Chip
-from alexnet_jax.sharding.mesh import DATA, TOWER
+from alexnet_jax.sharding.mesh import DATA, TOWER, choose_shape
 
 HOP = 10e-6  # seconds until a device hears of another, assumed: short messages cost this much
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A step on one device, in seconds; the floors are what nothing can beat, at peak and all at once."""
+class Floors:
+    """Lower bounds of a step in seconds, each at the chip's peak."""
 
     data: int
     tower: int
     batch: int
-    arithmetic: float  # floor: all products at peak
-    memory: float  # floor: every pass's bytes at the memory's bandwidth
-    work: float  # predicted: each pass by the slower of the two, at the share of it that is reached
-    limit: str  # what most of that work waits for
+    products: float
+    memory: float  # every pass's bytes at the memory's bandwidth
     exchange: float  # between towers
     reduction: float  # of gradients, over rows
     fits: float  # bytes on a device, roughly
 
     @property
-    def link(self) -> float:
-        return self.exchange + self.reduction
-
-    @property
     def step(self) -> float:
-        """Communication is not hidden behind work: a program that hides it is faster."""
-        return self.work + self.link
-
-    @property
-    def images_per_second(self) -> float:
-        return self.batch / self.step
+        return max(self.products, self.memory) + self.exchange + self.reduction
 
     @property
     def bound(self) -> str:
-        """What takes longest."""
-        parts = {"towers' exchange": self.exchange, "all-reduce": self.reduction, self.limit: self.work}
+        """The name of the largest bound."""
+        parts = {"towers' exchange": self.exchange, "all-reduce": self.reduction}
+        parts |= {"products": self.products, "memory": self.memory}
         return max(parts, key=parts.get)
 
 
-def estimate(config: Config, data: int, tower: int, each: int, chip: Chip) -> Estimate:
+def floors(config: Config, data: int, tower: int, each: int, chip: Chip) -> Floors:
     """A step on a mesh of hosts with `each` devices."""
-    peak = chip.peak(config.network.precision)
-    found = list(passes(config, data, tower))
-    computing = [p.flops / (peak * chip.reached) for p in found]
-    moving = [p.bytes / (chip.bandwidth * chip.reached) for p in found]
-    longer = [max(pair) for pair in zip(computing, moving, strict=True)]
-    waits = sum(t for t, c in zip(longer, computing, strict=True) if t == c)
-    sent = collections.Counter()
+    found, sent = list(passes(config, data, tower)), collections.Counter()
     at_once = dataclasses.replace(config, train=dataclasses.replace(config.train, blocks=0))  # the same ring
-    for (axis, _), size in exchanged(at_once, data, tower).items():
-        sent[axis] += size
-    return Estimate(
+    for (axis, _), count in exchanged(at_once, data, tower).items():
+        sent[axis] += count
+    return Floors(
         data,
         tower,
         config.train.batch_size,
-        arithmetic=sum(p.flops for p in found) / peak,
+        products=sum(p.flops for p in found) / chip.peak(config.network.precision),
         memory=sum(p.bytes for p in found) / chip.bandwidth,
-        work=sum(longer) + temporary(config, data, tower) / chip.fresh,
-        limit="arithmetic" if 2 * waits > sum(longer) else "memory",
         exchange=_exchange(sent[TOWER], tower, each, chip),
         reduction=_reduction(sent[DATA], data, tower, each, chip),
         fits=memory(config, data, tower),
@@ -90,8 +72,7 @@ def _reduction(part: float, data: int, tower: int, each: int, chip: Chip) -> flo
     """Rings of all rows, one for each of the mesh's towers; hosts share their way out among them."""
     if data == 1:
         return 0.0
-    group = joined(each, chip)
-    rows = max(1, group // tower)  # of devices with fast links to each other
+    rows = max(1, joined(each, chip) // tower)  # of devices with fast links to each other
     hops = 2 * HOP * (data - 1).bit_length()
     ring = 2 * (data - 1) / data * part
     inside = ring / chip.ring if rows > 1 else 0.0
@@ -100,40 +81,26 @@ def _reduction(part: float, data: int, tower: int, each: int, chip: Chip) -> flo
     return max(inside, outside) + hops
 
 
-def choose_mesh(config: Config, hosts: int, each: int, chip: Chip) -> tuple[tuple[int, int], str]:
-    """(data, tower) for `hosts` of `each` devices, and why; fields of the config's mesh that are set stay.
-
-    Arithmetic only.
-    """
-    devices, wanted = hosts * each, config.mesh
+def choose_mesh(config: Config, hosts: int, each: int, chip: Chip | None) -> tuple[tuple[int, int], str]:
+    """(data, tower) for `hosts` of `each` devices, and why; fields of the config's mesh that are set stay."""
+    devices, wanted, towers = hosts * each, config.mesh, config.network.towers
+    if chip is None:
+        return choose_shape(wanted, towers, devices), "the widest tower axis that fits"
+    widths = [wanted.tower] if wanted.tower else [n for n in range(1, towers + 1) if towers % n == 0]
     shapes = [
         (wanted.data or devices // tower, tower)
-        for tower in _widths(config)
+        for tower in widths
         if (wanted.data * tower <= devices if wanted.data else devices % tower == 0)
-    ]
-    if not shapes:  # every width leaves devices idle
-        shapes = [(wanted.data or max(1, devices // tower), tower) for tower in _widths(config)]
-    train = config.train
-    divides = [s for s in shapes if train.batch_size % s[0] == 0 == train.blocks % s[0]] or shapes
-    costs = sorted((estimate(config, *shape, each, chip) for shape in divides), key=lambda e: e.step)
-    fit = [cost for cost in costs if cost.fits <= chip.memory] or costs
-    best, *others = fit
-    return (best.data, best.tower), _reason(best, others)
-
-
-def _widths(config: Config) -> list[int]:
-    towers = config.network.towers
-    if config.mesh.tower:
-        return [config.mesh.tower]
-    return [n for n in range(1, towers + 1) if towers % n == 0]
-
-
-def _reason(best: Estimate, others: list[Estimate]) -> str:
-    if not others:
-        return "the only one for these devices and this batch"
-    other = others[0]
-    slower = f"{other.step * 1e3:,.1f} on {other.data} x {other.tower}"
-    return f"{best.step * 1e3:,.1f} ms a step by arithmetic, {slower}"
+    ] or [choose_shape(wanted, towers, devices)]  # every width leaves devices idle
+    batch, blocks = config.train.batch_size, config.train.blocks
+    divides = [s for s in shapes if batch % s[0] == 0 and blocks % s[0] == 0] or shapes
+    costs = sorted((floors(config, *shape, each, chip) for shape in divides), key=lambda cost: cost.step)
+    best, *others = [cost for cost in costs if cost.fits <= chip.memory] or costs
+    reason = "the only one for these devices and this batch"
+    if others:
+        reason = f"at least {best.step * 1e3:.3g} ms a step, {others[0].step * 1e3:.3g} on "
+        reason += f"{others[0].data} x {others[0].tower}"
+    return (best.data, best.tower), reason
 
 
 def with_batch(config: Config, size: int) -> Config:

@@ -1,6 +1,5 @@
 """Hardware that isn't there: `h100:2x8` read, and its devices as the compiler knows them."""
 
-import difflib
 import importlib.util
 import math
 import os
@@ -11,8 +10,9 @@ import jax
 from jax.experimental import topologies
 
 from alexnet_jax.errors import ConfigError, RefusedError
-from alexnet_jax.planning.chips import CHIPS, CPU, NAMES, Chip, measured_cpu
+from alexnet_jax.planning.chips import CHIPS, CPU, NAMES
 from alexnet_jax.sharding.platform import simulate_cpu_devices
+from alexnet_jax.text import nearest
 
 # Google Cloud's pages list these slices; four chips have a host.
 GRIDS = {
@@ -33,7 +33,7 @@ MOST_CPUS = 64  # as many devices as one process simulates without waiting for i
 
 @dataclass(frozen=True)
 class Topology:
-    """So many hosts with so many devices each, joined as `grid` says."""
+    """Hosts with a number of devices each, joined as `grid` says."""
 
     name: str
     grid: str
@@ -52,10 +52,10 @@ def read_topology(text: str) -> Topology:
     """A topology, or what is nearest to it."""
     name, _, grid = text.partition(":")
     if name not in NAMES:
-        near = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0) or [NAMES[0]]
+        near = nearest(name.lower(), NAMES)
         raise ConfigError(
             f"--topology={text}: no chip {name!r} in the table ({', '.join(NAMES)}); the nearest name is "
-            f"{near[0]}, as in --topology={near[0]}:{_example(near[0])}"
+            f"{near}, as in --topology={near}:{_example(near)}"
         )
     if name in GRIDS:
         return _slice(text, name, grid)
@@ -63,10 +63,10 @@ def read_topology(text: str) -> Topology:
     hosts, each = (int(match[1]), int(match[2])) if match else (0, 0)
     most = CHIPS[name].joined if name in CHIPS else MOST_CPUS
     if not (0 < each <= most and hosts):
-        nearest = _nearest_hosts(hosts * each, most) if hosts and each else _example(name)
+        fit = _nearest_hosts(hosts * each, most) if hosts and each else _example(name)
         raise ConfigError(
             f"--topology={text} must be {name}:HOSTSxDEVICES, of 1 to {most} devices a host; the nearest is "
-            f"--topology={name}:{nearest}"
+            f"--topology={name}:{fit}"
         )
     if name == CPU and hosts * each > MOST_CPUS:
         raise ConfigError(
@@ -76,17 +76,10 @@ def read_topology(text: str) -> Topology:
     return Topology(name, grid, hosts, each)
 
 
-def open_chip(topology: Topology) -> Chip:
-    """Its row of the table; a CPU is measured, on as many simulated devices as it is to have."""
-    if topology.name in CHIPS:
-        return CHIPS[topology.name]
-    simulate_cpu_devices(topology.devices)
-    return measured_cpu(topology.each)
-
-
 def devices_of(topology: Topology) -> list[jax.Device]:
-    """Its devices, neighbours side by side."""
+    """The devices of a topology, neighbours side by side."""
     if topology.name == CPU:
+        simulate_cpu_devices(topology.devices)
         return jax.devices()
     # What runs here besides the compiler, runs on this machine's CPU.
     jax.config.update("jax_platforms", "cpu")
@@ -134,7 +127,7 @@ def _example(name: str) -> str:
 
 
 def _nearest_hosts(devices: int, most: int) -> str:
-    """As many devices on hosts that exist."""
+    """The same number of devices on hosts that exist."""
     return f"{-(-devices // most)}x{min(devices, most)}"
 
 

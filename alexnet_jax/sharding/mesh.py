@@ -7,7 +7,7 @@ import numpy as np
 from jax import Device
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from alexnet_jax.config import MeshConfig
+from alexnet_jax.config.fields import MeshConfig
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.sharding.platform import simulate_cpu_devices
 

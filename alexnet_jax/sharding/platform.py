@@ -1,4 +1,4 @@
-"""Everything that only XLA:CPU needs; on accelerators the plain operation runs.
+"""The operations that only XLA:CPU needs; on accelerators the plain ones run.
 
 The network's operations come in three forms, one of which a network has for good:
 
@@ -88,7 +88,7 @@ def reverse_mode_only() -> Iterator[None]:
 
 
 def barrier(tree: Tree, form: Form) -> Tree:
-    """On the CPU, arrays that are stored once, and not computed anew by everything that reads them."""
+    """Stores arrays once on the CPU, so that not every reader computes them anew."""
     return lax.optimization_barrier(tree) if form == "cpu" else tree
 
 

@@ -28,7 +28,7 @@ def spread(body: Function, mesh: Mesh, in_specs: Any, out_specs: Any) -> Functio
 
 
 def devices_along(axis: str) -> int:
-    """How many there are; one outside of `spread`, where nothing is split."""
+    """The number of devices along an axis; one outside of `spread`, where nothing is split."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.shape[axis] if axis in mesh.manual_axes else 1
 

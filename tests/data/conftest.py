@@ -8,31 +8,16 @@ from etils import epath
 
 from alexnet_jax.data import packing
 from alexnet_jax.data.batches import PackedSet
-from alexnet_jax.data.packing import Plan, Work, make_plan, pack
-from alexnet_jax.data.shards import Form
-from alexnet_jax.data.sources import TfdsSource, prepare
-from alexnet_jax.data.toyshapes import Toyshapes, ToyshapesConfig
+from alexnet_jax.data.packing import Packing, Work, pack, plan_packing
+from alexnet_jax.data.shards import PackedForm
+from alexnet_jax.data.sources import TfdsSource
 
 SIZE = 72
-RAW = Form(SIZE, "raw")
+RAW = PackedForm(SIZE, "raw")
 
 
-@pytest.fixture(scope="session")
-def few(tmp_path_factory: pytest.TempPathFactory) -> tfds.core.DatasetBuilder:
-    """Forty pictures to train and twenty to validate."""
-    config = ToyshapesConfig("few", train_size=40, validation_size=20)
-    return prepare(Toyshapes(data_dir=str(tmp_path_factory.mktemp("tfds")), config=config))
-
-
-def plan(builder: tfds.core.DatasetBuilder, path: Path, form: Form = RAW) -> Plan:
-    return make_plan(TfdsSource("few", builder), form, epath.Path(path))
-
-
-@pytest.fixture(scope="session")
-def packed_path(few: tfds.core.DatasetBuilder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("packed") / f"toyshapes-{SIZE}"
-    pack(plan(few, path), Work())
-    return path
+def plan(builder: tfds.core.DatasetBuilder, path: Path, form: PackedForm = RAW) -> Packing:
+    return plan_packing(TfdsSource("few", builder), form, epath.Path(path))
 
 
 @pytest.fixture(scope="session")

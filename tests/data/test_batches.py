@@ -15,10 +15,10 @@ from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_jax.config import DataConfig, TrainConfig
+from alexnet_jax.config.fields import DataConfig, TrainConfig
 from alexnet_jax.data.batches import PADDING, EvaluationOrder, PackedSet, TrainingOrder, read_batches
 from alexnet_jax.data.packing import Work, pack
-from alexnet_jax.data.shards import Form
+from alexnet_jax.data.shards import PackedForm
 from alexnet_jax.errors import RefusedError
 from configs.imagenet import PAPER
 from tests.data.conftest import plan
@@ -124,7 +124,7 @@ def test_shards_are_one_set(packed: PackedSet, in_shards: Path) -> None:
 
 
 def test_files_are_closed_again(packed_path: Path) -> None:
-    """With the set, whether all of it was read or not: a notebook may open many."""
+    """Files close with the set, whether all of it was read or not: a notebook may open many."""
 
     def files() -> int:
         descriptors = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
@@ -146,7 +146,7 @@ def test_files_are_closed_again(packed_path: Path) -> None:
 
 
 def test_small_sets_are_read_once(packed_path: Path, tmp_path: Path) -> None:
-    """What was read of a set that is kept is there when its files are not; of another it is read again."""
+    """Rows of a set in memory are there when its files are not; others are read again."""
     shutil.copytree(packed_path, tmp_path / "copy")
     sets = {keep_mib: PackedSet(epath.Path(tmp_path / "copy"), keep_mib) for keep_mib in (0, 1)}
     before = {keep_mib: read(each, range(5), np.arange(16)) for keep_mib, each in sets.items()}
@@ -164,10 +164,10 @@ def test_small_sets_are_read_once(packed_path: Path, tmp_path: Path) -> None:
 LEAVING = """
 import contextlib, sys, time
 from etils import epath
-from alexnet_jax.config import DataConfig
+from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.data.batches import PackedSet, TrainingOrder
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.run.feed import feed
+from alexnet_jax.training.feed import feed
 
 order = TrainingOrder(seed=0, images=40, batch_size=4)
 
@@ -194,7 +194,7 @@ DAMAGED = """
 import sys
 import numpy as np
 from etils import epath
-from alexnet_jax.config import DataConfig
+from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.data.batches import PackedSet, TrainingOrder, read_batches
 from alexnet_jax.errors import RefusedError
 
@@ -213,7 +213,7 @@ def test_damage_is_told_in_one_line(few: tfds.core.DatasetBuilder, tmp_path: Pat
     """TensorFlow would add a traceback for every thread that meets it."""
     paths = [tmp_path / f"few-72-{encoding}" for encoding in ("raw", "jpeg")]
     for path, encoding in zip(paths, ("raw", "jpeg"), strict=True):
-        assert pack(plan(few, path, Form(72, encoding)), Work())
+        assert pack(plan(few, path, PackedForm(72, encoding)), Work())
         (file,) = path.glob("*train.array_record*")
         os.truncate(file, file.stat().st_size // 2)
     command = [sys.executable, "-c", DAMAGED, *paths]

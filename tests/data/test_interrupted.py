@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from alexnet_jax.data import packing, shards
 from alexnet_jax.data.packed import BAD_PICTURES, MARKER, STATISTICS, PackedFiles
-from alexnet_jax.data.packing import JOB, Plan, Work, make_plan, pack
-from alexnet_jax.data.shards import Form, Notes, Shard
+from alexnet_jax.data.packing import JOB, Packing, Work, pack, plan_packing
+from alexnet_jax.data.shards import Notes, PackedForm, Shard
 from alexnet_jax.data.sources import FolderSource
 from alexnet_jax.data.verifying import verify
 from alexnet_jax.errors import Interrupted
 from tests.data.images import encoded, photo
 
-FORM = Form(16, "raw")
+FORM = PackedForm(16, "raw")
 MOST_BAD = 0.5
 
 
@@ -49,7 +49,7 @@ class Moments:
 
     @contextlib.contextmanager
     def replacing(self, path: epath.Path) -> Iterator[Path]:
-        """As the real one, but that what is killed cleans up nothing."""
+        """Replaces as the real one, but a killed process cleans up nothing."""
         kind = path.name if path.name in KINDS else "notes" if path.suffix == ".npz" else "shard"
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         os.close(handle)
@@ -83,14 +83,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
     return FolderSource("few", epath.Path(root))
 
 
-def whole_files(plan: Plan) -> dict[str, tuple[int, int]]:
+def whole_files(plan: Packing) -> dict[str, tuple[int, int]]:
     """Each as it is on the disk."""
     waiting = plan.waiting()
     found = {shard.file_name: Path(shard.path).stat() for shard in plan.shards if shard not in waiting}
     return {name: (file.st_ino, file.st_mtime_ns) for name, file in found.items()}
 
 
-def disturb(plan: Plan, how: str, kind: str, number: int, host: tuple[int, int]) -> None:
+def disturb(plan: Packing, how: str, kind: str, number: int, host: tuple[int, int]) -> None:
     """Packs until something happens."""
 
     def happens() -> bool:
@@ -137,7 +137,7 @@ def test_whatever_happens(
     """In files of so many pictures, ended by one or by three hosts. Whole files are kept as they are."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "SHARD_BYTES", pictures * FORM.picture_bytes)
-        disturbed, alone = (make_plan(source, FORM, epath.Path(folder) / name) for name in ("one", "two"))
+        disturbed, alone = (plan_packing(source, FORM, epath.Path(folder) / name) for name in ("one", "two"))
         for disturbance in happened:
             disturb(disturbed, *disturbance)
         early = disturbed.whole()
@@ -154,7 +154,7 @@ def test_whatever_happens(
             assert left == wanted
 
 
-def check_same(found: Plan, wanted: Plan) -> None:
+def check_same(found: Packing, wanted: Packing) -> None:
     one, two = (json.loads((plan.target / MARKER).read_text()) for plan in (found, wanted))
     assert one == two
     verify(PackedFiles(found.target, one), processes=1)

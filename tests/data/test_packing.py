@@ -1,9 +1,8 @@
-"""That a packed set is whole, readable and the same however it was made; and what is left of it otherwise."""
+"""A packed set is whole, readable and the same however it was made; or it is no packed set."""
 
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,14 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from alexnet_jax.config import DataConfig
+from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.data import packing
 from alexnet_jax.data.batches import PackedSet, open_packed
 from alexnet_jax.data.packed import BAD_PICTURES, MAKING, MARKER, STATISTICS, PackedFiles, find_packed
-from alexnet_jax.data.packing import JOB, Plan, Work, make_plan, pack
-from alexnet_jax.data.shards import Form
+from alexnet_jax.data.packing import JOB, Packing, Work, pack, plan_packing
+from alexnet_jax.data.shards import PackedForm
 from alexnet_jax.data.sources import FolderSource
 from alexnet_jax.data.squares import centre_square
-from alexnet_jax.data.toyshapes import Toyshapes
 from alexnet_jax.data.verifying import verify
 from alexnet_jax.errors import Interrupted, RefusedError
 from tests.data.conftest import RAW, SIZE, plan
@@ -54,7 +52,7 @@ def test_jpegs(few: tfds.core.DatasetBuilder, packed_path: Path, tmp_path: Path)
     sizes = [sum(file.stat().st_size for file in packed_path.glob("*.array_record-*"))]
     for quality in (95, 30):
         path = tmp_path / str(quality)
-        pack(plan(few, path, Form(SIZE, "jpeg", quality)), Work())
+        pack(plan(few, path, PackedForm(SIZE, "jpeg", quality)), Work())
         rows = tfds.builder_from_directory(path).as_data_source(split="train")
         for row, wanted in zip(rows, raw, strict=True):
             assert np.abs(row["image"].astype(float) - wanted["image"]).mean() < 15
@@ -116,7 +114,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def halves(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) -> Plan:
+def halves(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) -> Packing:
     """A set of which some files are whole and one was begun, as packing leaves it when it is stopped."""
     del small_shards
     half = plan(few, tmp_path / "few-72-raw")
@@ -126,7 +124,7 @@ def halves(few: tfds.core.DatasetBuilder, tmp_path: Path, small_shards: None) ->
     return half
 
 
-def test_a_half_made_set_is_not_a_set(halves: Plan) -> None:
+def test_a_half_made_set_is_not_a_set(halves: Packing) -> None:
     config = DataConfig("few", 72, "raw", os.fspath(halves.target.parent), 1, 1, 0, trace=False)
     Path(halves.target.parent, "packed").symlink_to(halves.target.parent)
     with pytest.raises(RefusedError, match=r"not packed to the end: .* is half made; make it with: python"):
@@ -140,7 +138,7 @@ def test_a_half_made_set_is_not_a_set(halves: Plan) -> None:
 
 def test_a_disk_that_is_too_small(few: tfds.core.DatasetBuilder, tmp_path: Path) -> None:
     """Sixty pictures of 300,000 x 300,000 pixels."""
-    large = plan(few, tmp_path / "large", Form(300_000, "raw"))
+    large = plan(few, tmp_path / "large", PackedForm(300_000, "raw"))
     with pytest.raises(RefusedError, match=r"needs about 16200\.0 GB and has .*--encoding=jpeg"):
         packing.check_space(large)
 
@@ -183,8 +181,8 @@ def test_an_index_without_splits(packed_path: Path, tmp_path: Path) -> None:
         open_packed(config, 10)
 
 
-def test_another_form_does_not_go_on(halves: Plan, few: tfds.core.DatasetBuilder) -> None:
-    other = plan(few, halves.target, Form(SIZE, "jpeg", 80))
+def test_another_form_does_not_go_on(halves: Packing, few: tfds.core.DatasetBuilder) -> None:
+    other = plan(few, halves.target, PackedForm(SIZE, "jpeg", 80))
     with pytest.raises(RefusedError, match=r"another encoding \(it was raw, and is now jpeg\): delete it"):
         pack(other, Work())
 
@@ -199,7 +197,7 @@ def test_processes_make_the_same(few: tfds.core.DatasetBuilder, tmp_path: Path, 
 
 
 @pytest.fixture
-def with_bad(tmp_path: Path) -> Plan:
+def with_bad(tmp_path: Path) -> Packing:
     """Twenty pictures, and one of each kind that cannot be used."""
     for split, first in (("train", 0), ("val", 100)):
         for i in range(10):
@@ -208,12 +206,12 @@ def with_bad(tmp_path: Path) -> Plan:
             path.write_bytes(encoded(photo(first + i, 100, 90)))
     for name, (content, _) in BAD.items():
         (tmp_path / "folder" / "train" / "thing" / f"{name}.jpg").write_bytes(content)
-    return make_plan(
+    return plan_packing(
         FolderSource("things", epath.Path(tmp_path / "folder")), RAW, epath.Path(tmp_path / "set")
     )
 
 
-def test_bad_pictures_are_left_out(with_bad: Plan) -> None:
+def test_bad_pictures_are_left_out(with_bad: Packing) -> None:
     """Listed with their names and reasons, and counted; the rest is packed."""
     assert pack(with_bad, Work(most_bad=0.5))
     found = facts(with_bad.target)
@@ -226,7 +224,7 @@ def test_bad_pictures_are_left_out(with_bad: Plan) -> None:
     verify(PackedFiles(with_bad.target, found), processes=1)
 
 
-def test_too_many_bad_pictures_stop_it(with_bad: Plan) -> None:
+def test_too_many_bad_pictures_stop_it(with_bad: Packing) -> None:
     with pytest.raises(
         RefusedError, match="1 of 29 pictures so far cannot be used, and 0 may be left out, such"
     ):
@@ -262,21 +260,5 @@ def test_verifying_finds_damage(few: tfds.core.DatasetBuilder, tmp_path: Path, s
     verify(files, processes=1)
 
 
-def test_jobs_are_noted_first(halves: Plan) -> None:
+def test_jobs_are_noted_first(halves: Packing) -> None:
     assert json.loads((halves.target / MAKING / JOB).read_text()) == halves.job
-
-
-def test_shapes_that_another_process_draws(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """TFDS refuses the slower of two; their shapes are the same."""
-
-    def beaten(*_: object) -> None:
-        (tmp_path / "tfds").symlink_to(data_dir / "tfds")
-        raise OSError("Cannot rename")
-
-    monkeypatch.setattr(Toyshapes, "download_and_prepare", beaten)
-    config = DataConfig("toyshapes", 72, "raw", str(tmp_path), 1, 1, 0, trace=False)
-    assert packing.toyshapes(config).counts == {"train": 4000, "validation": 1000}
-    with pytest.raises(RefusedError, match=r"TFDS could not make toyshapes/1\.0\.0: .* File exists"):
-        packing.toyshapes(replace(config, dir=str(tmp_path / "other")))

@@ -1,5 +1,6 @@
 """Any source of the same pictures gives the same packed rows."""
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -13,15 +14,16 @@ from etils import epath
 
 from alexnet_jax.data.archives import PUBLISHED, check_room
 from alexnet_jax.data.packed import MARKER
-from alexnet_jax.data.packing import Work, make_plan, pack
+from alexnet_jax.data.packing import Work, pack, plan_packing
 from alexnet_jax.data.pictures import read_square
-from alexnet_jax.data.shards import Form
-from alexnet_jax.data.sources import FolderSource, Making, Source, TfdsSource, open_tfds, prepare
-from alexnet_jax.data.toyshapes import Toyshapes, ToyshapesConfig
+from alexnet_jax.data.shards import PackedForm
+from alexnet_jax.data.sources import DrawnSource, FolderSource, Making, Source, TfdsSource, open_tfds, prepare
+from alexnet_jax.data.toyshapes import TEN
 from alexnet_jax.errors import ConfigError, RefusedError
+from tests.data.builders import Toyshapes, ToyshapesConfig
 from tests.data.images import SYNSETS, encoded, photo, write_archives, write_folders
 
-FORM = Form(48, "raw")
+FORM = PackedForm(48, "raw")
 TRAIN_EACH, VALIDATION = 5, 7
 
 
@@ -41,8 +43,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def packed(source: Source, path: Path) -> dict:
-    """What the marker of the packed set says."""
-    assert pack(make_plan(source, FORM, epath.Path(path)), Work())
+    """The facts of the packed set."""
+    assert pack(plan_packing(source, FORM, epath.Path(path)), Work())
     return json.loads((path / MARKER).read_text())
 
 
@@ -50,7 +52,7 @@ def test_archives_and_folders_are_one(archives: TfdsSource, folders: Path, tmp_p
     one = packed(archives, tmp_path / "archives")
     two = packed(FolderSource("imagenet2012", epath.Path(folders)), tmp_path / "folders")
     assert one["digest"] == two["digest"]
-    assert one["mended"] == two["mended"] == {"CMYK": 1, "PNG": 1, "grey": 1}
+    assert one["converted"] == two["converted"] == {"CMYK": 1, "PNG": 1, "grey": 1}
     assert {name: split["pictures"] for name, split in one["splits"].items()} == {
         "train": 3 * TRAIN_EACH,
         "validation": VALIDATION,
@@ -72,6 +74,16 @@ def test_the_flat_folder_has_the_labels_of_the_list(archives: TfdsSource, folder
     assert source.class_names[labels["ILSVRC2012_val_00000001.JPEG"]] == "n01751748"
     theirs = {picture.file_name: picture.label for picture in archives.part("validation", 0, VALIDATION)}
     assert labels == theirs
+
+
+def test_what_is_drawn(few: tfds.core.DatasetBuilder, tmp_path: Path) -> None:
+    """Toyshapes come as TFDS gives them: the same pictures in the same order."""
+    drawn = DrawnSource("toyshapes", dataclasses.replace(TEN, sizes={"train": 40, "validation": 20}))
+    theirs = TfdsSource("toyshapes", few)
+    assert packed(drawn, tmp_path / "one")["digest"] == packed(theirs, tmp_path / "two")["digest"]
+    assert (list(drawn.class_names), drawn.counts) == (list(theirs.class_names), theirs.counts)
+    part = drawn.part("train", 3, 20)
+    assert list(part) == list(theirs.part("train", 3, 20)) and len(list(part)) == 17
 
 
 def test_array_record_files_too(few: tfds.core.DatasetBuilder, tmp_path: Path) -> None:
@@ -104,7 +116,7 @@ def test_names_of_folders_are_classes(tmp_path: Path) -> None:
     assert (source.class_names, source.counts) == (["cat", "dog"], {"train": 4, "validation": 4})
     assert sorted(picture.label for picture in source.part("train", 0, 4)) == [0, 0, 1, 1]
     facts = packed(source, tmp_path / "packed")
-    assert (facts["classes"], facts["mended"]) == (2, {})  # PNGs that are called so are not mended
+    assert (facts["classes"], facts["converted"]) == (2, {})  # PNGs that are called so are not mended
 
 
 def test_a_split_that_is_missing(folders: Path, tmp_path: Path) -> None:

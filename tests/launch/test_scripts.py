@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from alexnet_jax.errors import CONFIG, DIVERGED, PREEMPTED, REFUSED
-from alexnet_jax.run.cluster import Cluster, Wish, decide
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = ROOT / "launch"
@@ -102,11 +101,20 @@ def test_slurm() -> None:
 
 
 def test_mpi() -> None:
+    """Every rank says who it is, by what Open MPI has told it."""
     [words] = printed("mpi.sh", "--print", "-np", "4", "--hostfile", "my hosts", "--", *FLAGS)
-    assert words[:8] == ["mpirun", "--bind-to", "none", "-np", "4", "--hostfile", "my hosts", "-x"]
-    assert re.fullmatch(r"JAX_COORDINATOR_ADDRESS=\S+:61440", words[8]) and words[-2:] == [*FLAGS]
+    assert words[:9] == ["mpirun", "--bind-to", "none", "-np", "4", "--hostfile", "my hosts", "sh", "-c"]
+    ranks = {f"OMPI_COMM_WORLD_{name}": f"{i}" for i, name in enumerate(("RANK", "LOCAL_RANK", "SIZE"))}
+    shown = ["sh", "-c", words[9], "rank", "echo", *words[12:]]
+    said = subprocess.run(shown, env=os.environ | ranks, capture_output=True, text=True, check=True).stdout
+    found = re.fullmatch(
+        r"-m alexnet_jax.main --coordinator_address=\S+:61440 (.*) --num_processes=2 --process_id=0 "
+        r"--local_device_ids=1\n",
+        said,
+    )
+    assert found[1] == " ".join(FLAGS)
     [words] = printed("mpi.sh", "--print", "-np", "4", "--", *FLAGS, ALEXNET_DATA_DIR="/my data")
-    assert words[7:9] == ["-x", "ALEXNET_DATA_DIR"]
+    assert words[5:7] == ["-x", "ALEXNET_DATA_DIR"]
     for wrong in (["-np", "4", *FLAGS], ["--", *FLAGS]):
         assert "usage:" in printed("mpi.sh", *wrong, code=2)[0]
 
@@ -148,7 +156,7 @@ def jobset(name: str) -> dict[str, Any]:
 
 
 def test_jobsets() -> None:
-    """What another start would not help is not started again, all else is."""
+    """Only what another start may help is started again."""
     for name in ("gpu.yaml", "tpu.yaml"):
         job = jobset(name)["spec"]["replicatedJobs"][0]["template"]["spec"]
         assert job["completions"] == job["parallelism"] and job["completionMode"] == "Indexed", name
@@ -166,12 +174,9 @@ def test_pods_find_each_other() -> None:
     whole = jobset("gpu.yaml")
     job = whole["spec"]["replicatedJobs"][0]
     [container] = job["template"]["spec"]["template"]["spec"]["containers"]
-    environment = {item["name"]: item["value"] for item in container["env"]} | {"JOB_COMPLETION_INDEX": "1"}
-    name = whole["metadata"]["name"]
-    first = f"{name}-{job['name']}-0-0.{name}:61440"
-    found, _ = decide(Wish(), environment)
-    hosts = job["template"]["spec"]["completions"]
-    assert found == Cluster(first, hosts, 1, None, "JAX_NUM_PROCESSES and JOB_COMPLETION_INDEX")
+    name, hosts = whole["metadata"]["name"], job["template"]["spec"]["completions"]
+    wanted = {f"--coordinator_address={name}-{job['name']}-0-0.{name}:61440", f"--num_processes={hosts}"}
+    assert wanted | {"--process_id=$(JOB_COMPLETION_INDEX)"} <= set(container["args"])
 
 
 def test_tpu_pods_match_their_slice() -> None:
@@ -185,8 +190,7 @@ def test_tpu_pods_match_their_slice() -> None:
 def test_skypilot() -> None:
     task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
     assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [PREEMPTED]
-    shown = "printenv JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES JAX_PROCESS_ID; exit"
-    script = task["run"].replace(".venv/bin/python", f"{shown} #")
+    script = task["run"].replace(".venv/bin/python", "echo")
     environment = {
         "SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.5",
         "SKYPILOT_NUM_NODES": "2",
@@ -195,7 +199,8 @@ def test_skypilot() -> None:
     out = subprocess.run(
         ["bash", "-c", script], env=os.environ | environment, capture_output=True, text=True, check=True
     )
-    assert out.stdout.split() == ["10.0.0.4:61440", "2", "1"]
+    wanted = "--coordinator_address=10.0.0.4:61440 --num_processes=2 --process_id=1\n"
+    assert out.stdout.endswith(wanted)
 
 
 def test_dockerfile() -> None:

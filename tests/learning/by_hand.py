@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from alexnet_jax.config import NetworkConfig
+from alexnet_jax.config.fields import NetworkConfig
 from tests.network.reference import Array, Kept, Params, scores
 
 TRAINING = 1  # what the key of a seed is folded with for all that training draws
@@ -18,7 +18,7 @@ TRAINING = 1  # what the key of a seed is folded with for all that training draw
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the text and the authors' code make of pictures, each in its way."""
+    """The recipes of the text and of the authors' code."""
 
     size: int  # of a crop
     share: int  # so many pictures, side by side, have one crop and one flip
@@ -45,7 +45,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Chance:
-    """What is drawn for one picture in one step."""
+    """The random draws of one picture in one step."""
 
     corner: Array
     flip: bool
@@ -54,7 +54,7 @@ class Chance:
 
     @classmethod
     def draw(cls, seed: int, step: int, place: int, recipe: Recipe, net: NetworkConfig) -> "Chance":
-        """With numbers of JAX, from the keys of the design."""
+        """Draws with numbers of JAX, from the keys of the design."""
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), TRAINING), step)
         view, colours, dropout = jax.random.split(jax.random.fold_in(key, place), 3)
         corner, flip = jax.random.split(view)
@@ -78,7 +78,7 @@ class Chance:
 
 @dataclass(frozen=True)
 class Moved:
-    """What a step has made."""
+    """The result of a step."""
 
     loss: float
     gradients: Params

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.config import AugmentConfig, Config
+from alexnet_jax.config.fields import AugmentConfig, Config
 from alexnet_jax.learning.augment import Pixels, pixels
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace

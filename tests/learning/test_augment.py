@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.build import build
-from alexnet_jax.config import AugmentConfig
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import AugmentConfig
 from alexnet_jax.learning.augment import Pixels, draw_colours, fixed_views, random_view, shared
 from configs.imagenet import PAPER
 from tests.learning.steps import pixels_of

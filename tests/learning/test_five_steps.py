@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.build import build
-from alexnet_jax.config import (
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import (
     BatchNormConfig,
     Config,
     ConvConfig,

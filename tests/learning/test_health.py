@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.config import Config
+from alexnet_jax.config.fields import Config
 from alexnet_jax.learning import loss as loss_module
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from alexnet_jax.config import OptimizerConfig
+from alexnet_jax.config.fields import OptimizerConfig
 from alexnet_jax.learning.optimizer import make_optimizer
 from alexnet_jax.learning.schedule import Pace, rates_of
 

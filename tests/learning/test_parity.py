@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.config import Config
+from alexnet_jax.config.fields import Config
 from alexnet_jax.learning.state import State, init_state
 from alexnet_jax.sharding.mesh import make_mesh
 from tests.learning.collectives import collectives
@@ -45,7 +45,7 @@ def sharded(request: pytest.FixtureRequest, paper: Config) -> Trainer:
 
 
 def gradient(before: State, after: State, rate: float, config: Config) -> dict:
-    """What the step must have seen: v' = momentum * v - rate * (g + decay * w)."""
+    """The gradient that the step must have seen: v' = momentum * v - rate * (g + decay * w)."""
     rule = config.optimizer
 
     def undo(path: tuple, new: np.ndarray, old: np.ndarray, w: np.ndarray) -> np.ndarray:

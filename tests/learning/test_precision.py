@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.config import Config
-from alexnet_jax.planning.planner import lower_step
+from alexnet_jax.config.fields import Config
+from alexnet_jax.planning.compiling import lower_step
 from alexnet_jax.sharding.mesh import make_mesh
 from tests.learning.steps import Trainer, blotched_rows, first_state, relative_error, velocity
 from tests.network.networks import following, redrawn
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("half_optimised")
 
 @pytest.fixture
 def config(narrow: Config) -> Config:
-    """With weights at which every layer matters, no dropout and no decay: a gradient and nothing else."""
+    """A config in which every layer matters, without dropout and decay: a gradient and nothing else."""
     network = redrawn(narrow.network, {"conv1": 0.01}, 0.15, {"fc6": 0.1, "fc7": 0.1})
     optimizer = dataclasses.replace(narrow.optimizer, weight_decay=0.0)
     return dataclasses.replace(narrow, network=network, optimizer=optimizer)
@@ -78,7 +78,7 @@ def test_meshes_agree(config: Config, shape: tuple[int, int]) -> None:
 
 
 def test_what_is_float32(narrow: Config) -> None:
-    """Of a step in bfloat16: scores and what follows, windows' sums, and the whole update."""
+    """In bfloat16 scores and what follows, windows' sums and the update are float32."""
     text = lower_step(in_precision(narrow, "bfloat16"), make_mesh(1, 2)).as_text()
     assert "bf16" in text
     gathered = re.findall(r"stablehlo\.all_gather[^\n]*-> tensor<\d[^>]*x(\w+)>", text)

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from alexnet_jax.build import build
-from alexnet_jax.config import LAYERS, Config
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import LAYERS, Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.learning.schedule import learning_rate, learning_rates, make_pace, plateau_drops
 from configs import imagenet
@@ -46,7 +46,7 @@ def recipe(names: str) -> Config:
 
 
 def rates(config: Config, epoch: float) -> tuple[float, float, float, float]:
-    """Of conv1's weights, of all other weights, of conv1's biases, of all other biases."""
+    """The rates of conv1's weights, all other weights, conv1's biases, all other biases."""
     found = learning_rates(config.schedule, epoch, config.train.epochs, [])
     assert list(found) == list(LAYERS)
     conv1, *others = (tuple(map(float, found[name].values())) for name in LAYERS)

@@ -1,11 +1,11 @@
-"""What a network shows of its inside is what it computes, on any mesh."""
+"""Activations are what the network computes, on any mesh."""
 
 import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from alexnet_jax.config import Config
+from alexnet_jax.config.fields import Config
 from alexnet_jax.learning.prediction import TowerStatistics, make_activation_step, make_statistics_step
 from alexnet_jax.learning.state import Batch, state_shardings
 from alexnet_jax.network.shapes import layer_sizes, stage_names
@@ -30,7 +30,7 @@ def stages_on(config: Config, shape: tuple[int, int]) -> tuple[dict[str, np.ndar
 
 
 def test_names_and_shapes(config: Config) -> None:
-    """Of every stage all towers, all pictures, and the sizes that Figure 2 has."""
+    """Every stage has all towers, all pictures, and the sizes of Figure 2."""
     found, batch = stages_on(config, (1, 1))
     assert stage_names(config.network) == STAGES
     assert set(found) == set(STAGES)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.config import Config
+from alexnet_jax.config.fields import Config
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.prediction import EvaluationStep, make_evaluation_step
 from alexnet_jax.learning.schedule import Pace
@@ -85,7 +85,7 @@ def test_the_step_follows_the_gradient_of_the_mean_loss(narrow: Config) -> None:
 
 
 def test_training_drops_half_of_the_hidden_units(narrow: Config) -> None:
-    """What a unit of fc6 or fc7 feeds gets no gradient where the unit is dropped, and only there."""
+    """Weights behind a unit of fc6 or fc7 get no gradient where the unit is dropped, and only there."""
     config = dataclasses.replace(narrow, train=dataclasses.replace(narrow.train, batch_size=1))
     start = first_state(narrow)
     dropped = {"fc7": [], "fc8": []}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from alexnet_jax.build import build
-from alexnet_jax.config import Config
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import Config
 from alexnet_jax.learning.metrics import Totals
 from alexnet_jax.learning.schedule import Pace
 from alexnet_jax.learning.state import state_shardings

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from alexnet_jax.config import NetworkConfig
+from alexnet_jax.config.fields import NetworkConfig
 from alexnet_jax.network.variants import Network, make_network
 from alexnet_jax.sharding.mesh import PARAMETERS, REPLICATED, make_mesh
 from alexnet_jax.sharding.platform import Form
@@ -31,7 +31,7 @@ def redrawn(
 
 
 def following(network: NetworkConfig, **then: tuple[str, ...]) -> NetworkConfig:
-    """With other operations after some convolutions."""
+    """A network with other operations after some convolutions."""
     convs = {name: dataclasses.replace(network.convs()[name], then=own) for name, own in then.items()}
     return dataclasses.replace(network, **convs)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.config import ConvConfig, NetworkConfig
+from alexnet_jax.config.fields import ConvConfig, NetworkConfig
 
 Array = np.ndarray
 Back = Callable[[Array], Array]
@@ -39,7 +39,7 @@ def windows(sides: tuple[int, int], size: int, stride: int) -> Iterator[tuple[in
 
 
 def convolve(x: Array, kernel: Array, bias: Array, conv: ConvConfig) -> tuple[Array, BackToWeights]:
-    """With one kernel [k, k, C, F] and bias [F], or with one at every place."""
+    """Convolves with one kernel [k, k, C, F] and bias [F], or with one at every place."""
     size, pad, height = conv.size, conv.padding, x.shape[1]
     side = places(height + 2 * pad, size, conv.stride, conv.rounding)
     end = max(pad, (side - 1) * conv.stride + size - height - pad)
@@ -117,7 +117,7 @@ def divide(
 
 
 def pool(x: Array, z: int, s: int, rounding: str = "up") -> tuple[Array, Back]:
-    """Of equal maxima the first is taken, row by row."""
+    """Max pooling; of equal maxima the first is taken, row by row."""
     sides = places(x.shape[1], z, s, rounding), places(x.shape[2], z, s, rounding)
     out = np.zeros((len(x), *sides, x.shape[-1]))
     for i, j, seen in windows(sides, z, s):
@@ -135,7 +135,7 @@ def pool(x: Array, z: int, s: int, rounding: str = "up") -> tuple[Array, Back]:
 
 
 def average(x: Array, z: int, s: int, rounding: str = "up") -> tuple[Array, Back]:
-    """Of the pixels that a window has."""
+    """Average pooling over the pixels that a window has."""
     sides = places(x.shape[1], z, s, rounding), places(x.shape[2], z, s, rounding)
     out = np.zeros((len(x), *sides, x.shape[-1]))
     for i, j, seen in windows(sides, z, s):

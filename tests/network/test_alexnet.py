@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 from jax import numpy as jnp
 
-from alexnet_jax.build import build
-from alexnet_jax.config import Config
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.network.layers import Towers, cross, dropout
 from alexnet_jax.network.shapes import layer_sizes, overhang

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from alexnet_jax.config import BatchNormConfig
+from alexnet_jax.config.fields import BatchNormConfig
 from alexnet_jax.network.batch_norm import BatchNorm
 from alexnet_jax.sharding.mesh import PARAMETERS, make_mesh
 from alexnet_jax.sharding.spread import spread

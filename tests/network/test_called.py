@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from alexnet_jax.config import Config
+from alexnet_jax.config.fields import Config
 from alexnet_jax.network import variants
 from alexnet_jax.network.alexnet import AlexNet
-from alexnet_jax.planning.planner import lower_step
+from alexnet_jax.planning.compiling import lower_step
 from alexnet_jax.sharding.mesh import make_mesh
+from tests.commands.running import ROOT
 from tests.learning.steps import Trainer, first_state
 from tests.network import reference
-from tests.run.commands import ROOT
 
 FIVE_LINES = """
 import jax
@@ -52,7 +52,7 @@ def test_its_defaults_are_the_papers(paper: Config, monkeypatch: pytest.MonkeyPa
 
 
 def test_scores_outside_of_a_mesh(narrow: Config) -> None:
-    """With no mesh and no config, of other sizes: as NumPy has them."""
+    """Scores with no mesh and no config, of other sizes, equal NumPy's."""
     config = dataclasses.replace(narrow.network, towers=4, image_size=66, classes=9)
     widths = [layer.width for layer in (config.convs() | config.hidden()).values()]
     sizes = {"towers": 4, "image_size": 66, "classes": 9, "widths": widths}

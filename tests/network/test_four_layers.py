@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from alexnet_jax.build import build
-from alexnet_jax.config import Config
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import Config
 from alexnet_jax.learning.augment import draw_colours, random_view
 from alexnet_jax.learning.optimizer import make_optimizer
 from alexnet_jax.learning.schedule import learning_rates, rates_of
@@ -60,7 +60,7 @@ def test_layers(name: str) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_scores_against_numpy(name: str) -> None:
-    """With weights large enough for every layer, and for the normalisation as it is stated, to matter."""
+    """Weights are large enough for every layer, and for the normalisation as stated, to matter."""
     large = {"conv1": 0.005 if name == "tanh" else 0.1, "conv2": 0.02, "conv3": 0.05, "conv4": 0.05}
     network = redrawn(recipe(name).network, large, 0.05, dict.fromkeys(("conv1", "conv3", "fc8"), 0.3))
     graph, params = parts(network)
@@ -89,7 +89,7 @@ def test_normalisation_alone() -> None:
 
 
 def decays(config: Config) -> dict[str, float]:
-    """What a step takes off weights of one where there is no gradient, in learning rates."""
+    """The decay of weights of one without a gradient, in learning rates."""
     ones = {layer: {"kernel": np.ones(2), "bias": np.ones(2)} for layer in config.network.layers()}
     optimizer = make_optimizer(config.optimizer)
     rates = rates_of(1, 1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import numpy as jnp
 
-from alexnet_jax.config import Rounding
+from alexnet_jax.config.fields import Rounding
 from alexnet_jax.network.pool import average_pool, max_pool
 from tests.network import reference
 
@@ -56,7 +56,7 @@ def test_every_bit_of_values_and_gradients(
 
 @pytest.mark.parametrize("rounding", ["up", "down"])
 def test_averages(rounding: Rounding) -> None:
-    """Of the pixels that there are: at a border that is left over, of fewer."""
+    """Averages are of the pixels that there are: fewer at a border that is left over."""
     x = np.random.default_rng(0).normal(size=(2, 8, 7, 3)).astype(np.float32)
     for window, stride in ((3, 2), (2, 2), (3, 1), (9, 4)):
         wanted, back = reference.average(np.float64(x), window, stride, rounding)

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from jax import numpy as jnp
 
-from alexnet_jax.build import build
-from alexnet_jax.config import Config, NetworkConfig, Operation
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import Config, NetworkConfig, Operation
 from alexnet_jax.network.layers import Towers
 from alexnet_jax.network.shapes import layer_sizes
 from alexnet_jax.network.variants import VariantNet, make_network

@@ -1,7 +1,6 @@
 """The command: what it prints, what it refuses, and the compilers of machines that are not here."""
 
 import dataclasses
-import functools
 import importlib.util
 import os
 import re
@@ -12,15 +11,16 @@ from pathlib import Path
 import jax
 import pytest
 
-from alexnet_jax.config import Config
+from alexnet_jax.config.fields import Config
 from alexnet_jax.errors import CONFIG, REFUSED, ConfigError
-from alexnet_jax.planning import planner, topology
-from alexnet_jax.planning.chips import CHIPS, cpu
+from alexnet_jax.planning import compiling, topology
+from alexnet_jax.planning.chips import CHIPS
+from alexnet_jax.planning.compiling import Plan, Program, compile_step, plan_run
 from alexnet_jax.planning.cost import with_batch
-from alexnet_jax.planning.planner import Program, compile_step, make_plan
+from alexnet_jax.planning.page import show
 from alexnet_jax.planning.topology import Topology
 from alexnet_jax.sharding.mesh import make_mesh
-from tests.run.commands import NARROW, ROOT, here
+from tests.commands.running import NARROW, ROOT, here
 
 QUICK = ("--config=configs/quickstart.py", *NARROW)
 PAPER = "--config=configs/imagenet.py"
@@ -43,9 +43,8 @@ def refused(*arguments: str, code: int = CONFIG) -> str:
 
 @pytest.mark.slow
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the devices of this process, as if they were on two hosts, with rates that nobody measured."""
+    """For the devices of this process, as if they were on two hosts."""
     monkeypatch.setattr(topology, "simulate_cpu_devices", lambda _: None)
-    monkeypatch.setattr(topology, "measured_cpu", lambda each: cpu(100e9, 20e9, 2e9, each))
     saved = tmp_path / "step.txt"
     out, err = here("plan", *QUICK, "--topology=cpu:2x4", f"--save={saved}", data_dir=tmp_path)
     assert err == ""
@@ -54,25 +53,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "mesh     4 x 2 (data x tower)",
         "batch    16, 4 pictures a row",
         "to the byte",
-        "measured now: a float32 product",
-        "Scaling with 2 pictures a device",
-        "Choose data x 2",
     ):
         assert words in out, words
     assert "WARNING" not in out
-    assert re.search(r"^  all-gather +tower +2 +[\d,]+  conv3$", out, re.MULTILINE)
-    assert re.search(r"^  +4,096 +2048x2 ", out, re.MULTILINE)
+    assert re.search(r"^  all-gather +tower +2 +\d x [\d,]+$", out, re.MULTILINE)
+    assert "Scaling" not in out  # nobody knows what this machine can do
     assert saved.read_text().startswith("HloModule jit_step")
-
-
-@pytest.mark.slow
-def test_a_plan_for_this_machine() -> None:
-    """Simulates devices of its own, and measures them."""
-    out, err = plan(*QUICK, "--topology=cpu:2x2")
-    assert err == ""
-    assert "cpu:2x2, 4 devices on 2 hosts" in out and "mesh     2 x 2 (data x tower)" in out
-    [rate] = re.findall(r"measured now: a float32 product of 2048 x 2048 at ([\d.]+)", " ".join(out.split()))
-    assert float(rate) > 0
 
 
 def test_refusals_in_one_line() -> None:
@@ -89,44 +75,37 @@ def test_refusals_in_one_line() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("half_optimised")
 def test_what_does_not_fit(narrow: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The batch that is proposed was compiled, and fits; it is not far below what there is room for."""
-    step = functools.cache(compile_step)
-    monkeypatch.setattr(planner, "compile_step", step)
+    """The batch that is proposed fits, and is not far below what there is room for."""
 
     def needs(batch: int) -> int:
-        return step(with_batch(narrow, batch), make_mesh(2, 1)).bytes
+        return compile_step(with_batch(narrow, batch), make_mesh(2, 1)).bytes
 
     chip = dataclasses.replace(CHIPS["a100"], memory=needs(96) * 6 // 10)
-    monkeypatch.setattr(planner, "open_chip", lambda _: chip)
-    monkeypatch.setattr(planner, "devices_of", lambda _: jax.devices())
+    monkeypatch.setattr(compiling, "CHIPS", {"a100": chip})
+    monkeypatch.setattr(compiling, "devices_of", lambda _: jax.devices())
     with pytest.raises(ConfigError) as raised:
-        make_plan(with_batch(narrow, 96), Topology("a100", "1x2", 1, 2), (2, 1))
+        plan_run(with_batch(narrow, 96), Topology("a100", "1x2", 1, 2), (2, 1))
     found = re.fullmatch(
-        r"--batch=96 needs [\d.]+ GB on each device of a100:1x2, which has [\d.]+ GB; the largest that fits "
-        r"is about --batch=(\d+), [\d.]+ GB",
+        r"--batch=96 needs [\d.]+ GB on each device of a100:1x2, which has [\d.]+ GB; try --batch=(\d+)",
         str(raised.value),
     )
     batch = int(found[1])
-    assert batch < 96
-    assert batch % 2 == 0
-    assert 0.9 * chip.memory < needs(batch) <= chip.memory
+    assert batch < 96 and batch % 2 == 0
+    assert 0.8 * chip.memory < needs(batch) <= chip.memory
 
 
-def test_a_search_that_takes_more_than_one_step(paper: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Needs that do not grow with the batch in one line: what is proposed still fits."""
-
-    def needs(batch: int) -> int:
-        return int(2e9 + 9.2e6 * batch**0.9)
-
-    def pretended(config: Config, _: object) -> Program:
-        return Program("", 0.0, 0, needs(config.train.batch_size), 0.0, [], [])
-
-    monkeypatch.setattr(planner, "compile_step", pretended)
-    monkeypatch.setattr(planner, "devices_of", lambda _: jax.devices())
-    with pytest.raises(ConfigError, match="the largest that fits is about") as raised:
-        make_plan(with_batch(paper, 40_000), Topology("a100", "1x2", 1, 2), (2, 1))
-    batch = int(re.search(r"about --batch=(\d+)", str(raised.value))[1])
-    assert 0.6 * CHIPS["a100"].memory < needs(batch) <= CHIPS["a100"].memory
+def test_figures_for_hardware_that_is_not_here(paper: Config) -> None:
+    """Floors, and meshes up to 4,096 devices, with nothing compiled."""
+    here, there = Program("", 0.0, 10**9, 10**9, 0.0, [], []), Topology("h100", "4x8", 4, 8)
+    out = show(Plan(with_batch(paper, 1024), there, CHIPS["h100"], (16, 2), "as asked", here))
+    assert re.search(r"^  +4,096 +2048x2 ", out, re.MULTILINE)
+    for words in (
+        "memory   2.00 of 84.98 GB",
+        "floors   products ",
+        "Choose data x 2 for 2 to ",
+        "H100 SXM data",
+    ):
+        assert words in out, words
 
 
 def test_a_compiler_that_refuses(narrow: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,10 +119,10 @@ def test_a_compiler_that_refuses(narrow: Config, monkeypatch: pytest.MonkeyPatch
             raise RuntimeError(self.message)
 
     oom = "RESOURCE_EXHAUSTED: E1000: memory for HLO temporaries (46.5G) exceeds available HBM (15.75G)."
-    monkeypatch.setattr(planner, "requested", lambda *_: [])
-    monkeypatch.setattr(planner, "lower_step", lambda *_: Lowered(oom))
+    monkeypatch.setattr(compiling, "requested", lambda *_: [])
+    monkeypatch.setattr(compiling, "lower_step", lambda *_: Lowered(oom))
     assert compile_step(narrow, make_mesh(1, 1)).bytes == int(46.5 * 2**30)
-    monkeypatch.setattr(planner, "lower_step", lambda *_: Lowered("INTERNAL: (3G) something"))
+    monkeypatch.setattr(compiling, "lower_step", lambda *_: Lowered("INTERNAL: (3G) something"))
     with pytest.raises(RuntimeError, match="INTERNAL"):
         compile_step(narrow, make_mesh(1, 1))
 
@@ -183,9 +162,8 @@ def check(out: str, mesh: str, sent: int) -> None:
     assert "WARNING" not in out
     assert (f"  tower  {sent:,} bytes of crossings" in out) == (sent > 0)
     assert ("  data   121,930,448 bytes of gradients" in out) == (mesh[0] != "1" or mesh[1] == "6")
-    for layer in ("conv3", "fc6", "fc7", "fc8", "scores") if sent else ():
-        for kind in ("all-gather", "reduce-scatter"):
-            assert re.search(rf"^  {kind} +tower +2 +[\d,]+  {layer}$", out, re.MULTILINE), (kind, layer)
+    for kind in ("all-gather", "reduce-scatter") if sent else ():
+        assert re.search(rf"^  {kind} +tower +2 +\d x [\d,]+$", out, re.MULTILINE), kind
 
 
 def test_a_missing_compiler() -> None:

@@ -1,4 +1,4 @@
-"""With `train.blocks` every mesh computes the same bits, over any number of steps."""
+"""Every mesh computes the same bits with `train.blocks`, over any number of steps."""
 
 import dataclasses
 import functools
@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.build import build
-from alexnet_jax.config import Config
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.learning.prediction import make_evaluation_step
 from alexnet_jax.learning.state import init_state
 from alexnet_jax.learning.step import no_totals
-from alexnet_jax.planning.planner import compile_step, surprises
+from alexnet_jax.planning.compiling import compile_step, surprises
 from alexnet_jax.sharding.blocks import check_blocks, sum_over_rows, tree_sum
 from alexnet_jax.sharding.mesh import DATA, REPLICATED, make_mesh
 from alexnet_jax.sharding.mesh import ROWS as BY_ROWS

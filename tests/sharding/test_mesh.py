@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.build import build
-from alexnet_jax.config import Config
+from alexnet_jax.config.building import build
+from alexnet_jax.config.fields import Config
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.sharding.mesh import make_mesh, open_mesh, towers_together
 from alexnet_jax.sharding.platform import compiler_options
@@ -37,7 +37,7 @@ def test_shapes(narrow: Config) -> None:
 
 
 def test_the_quickstart_takes_every_variant() -> None:
-    """Of one tower, two or four."""
+    """Variants of one tower, two or four."""
     for name in variants.VARIANTS:
         config = build(quickstart.get_config(name).to_dict() | {"init_from": ""})
         towers = config.network.towers
