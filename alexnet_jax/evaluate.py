@@ -16,6 +16,8 @@ from alexnet_jax.sharding.mesh import DATA, open_mesh
 from alexnet_jax.sharding.rows import check_batch
 from alexnet_jax.storage.files import to_json
 from alexnet_jax.storage.workdir import Workdir
+from alexnet_jax.trained.ensemble import check_alike, evaluate_together
+from alexnet_jax.trained.opened import open_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run; of several, with commas between.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
@@ -41,14 +43,14 @@ def main() -> None:
     configs = [arguments.chosen(workdir.read_config(), *choices) for workdir in workdirs]
     for config in configs:
         refuse_early(config.data, config.network.classes)
-    meshes = _open_meshes(configs)
-    # TensorFlow takes seconds to import: not before what can be refused without it.
-    from alexnet_jax.trained.ensemble import evaluate_together
-    from alexnet_jax.trained.member import Member
-
-    members = [Member(*parts, STEP.value) for parts in zip(workdirs, configs, meshes, strict=True)]
-    alone = len(members) == 1
-    print(to_json(members[0].evaluate() if alone else evaluate_together(members, WEIGHTS.value == "fitted")))
+    check_alike(workdirs, configs)
+    opening = zip(workdirs, _open_meshes(configs), configs, strict=True)
+    runs = (open_run(workdir, STEP.value, mesh, config) for workdir, mesh, config in opening)
+    if len(workdirs) == 1:
+        found = next(runs).evaluate()
+    else:
+        found = evaluate_together(runs, fitted=WEIGHTS.value == "fitted")
+    print(to_json(found))
 
 
 def _open_meshes(configs: list[Config]) -> list[Mesh]:

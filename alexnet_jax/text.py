@@ -1,4 +1,4 @@
-"""Tables, nearest names and sizes, as all commands write them."""
+"""Tables, nearest names, first lines and sizes, as all commands write them."""
 
 import difflib
 from collections.abc import Container, Iterable, Sequence
@@ -17,6 +17,11 @@ def table(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str
 def nearest(name: str, names: Iterable[str]) -> str:
     """The name that is most like another."""
     return max(names, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio())
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, or its type."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
 
 
 def size(count: float) -> str:

@@ -13,6 +13,7 @@ import jax
 from absl import flags
 
 from alexnet_jax.errors import REFUSED, ConfigError, RefusedError
+from alexnet_jax.text import first_line
 
 SILENCE = 10  # seconds after which a wait is reported
 MARGIN = 30  # seconds; we give up before JAX does
@@ -127,5 +128,5 @@ def _device_ids(chosen: ClusterFlags) -> list[int] | None:
 
 def lost_peer(error: Exception) -> str:
     """The first line of an error that comes of a lost process; "" for any other error."""
-    lines = str(error).splitlines() or [""]
-    return lines[0] if re.search(r"gloo|peer|connection|unavailable|heartbeat", lines[0], re.I) else ""
+    line = first_line(error)
+    return line if re.search(r"gloo|peer|connection|unavailable|heartbeat", line, re.IGNORECASE) else ""

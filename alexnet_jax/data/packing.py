@@ -7,14 +7,13 @@ last to finish writes the marker that makes a folder of files a packed set.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
+from filelock import FileLock
 
 from alexnet_jax.config.fields import DataConfig
 from alexnet_jax.data import workers
@@ -41,6 +41,7 @@ from alexnet_jax.data.sources import SPLITS, DrawnSource, Source
 from alexnet_jax.data.statistics import PixelStatistics, PixelSums
 from alexnet_jax.data.toyshapes import SUBJECTS
 from alexnet_jax.errors import Interrupted, RefusedError
+from alexnet_jax.text import first_line
 
 JOB = "job.json"
 SHARD_BYTES = 2**30
@@ -97,25 +98,15 @@ def pack_toyshapes(config: DataConfig) -> None:
     if (target / MARKER).exists():
         return
     check_writable(target.parent)
-    with _one_at_a_time(target):
+    # One process of this machine packs, the others wait.
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    with contextlib.nullcontext() if "://" in os.fspath(target) else lock:
         if (target / MARKER).exists():
             return
         print(f"packing {config.name} at {config.size} x {config.size} into {target}, once", flush=True)
         source = DrawnSource(config.name, SUBJECTS[config.name])
         # In this process: they are packed sooner than others could start.
         pack(plan_packing(source, PackedForm(config.size, config.encoding), target), Work())
-
-
-@contextlib.contextmanager
-def _one_at_a_time(target: epath.Path) -> Iterator[None]:
-    """Lets one process of this machine pack while the others wait."""
-    if "://" in os.fspath(target):
-        yield
-        return
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
-        with contextlib.suppress(OSError):  # a file system without locks: the work is done twice, no more
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def plan_packing(source: Source, form: PackedForm, target: epath.Path) -> Packing:
@@ -194,9 +185,8 @@ def _write(plan: Packing, work: Work, todo: list[Shard], bad: list[dict[str, str
         except (OSError, tf.errors.OpError) as error:
             if plan.whole():  # another process was at it too, and has put its notes away
                 return False
-            reason = str(error).splitlines()[0]
             raise RefusedError(
-                f"packing stopped: {reason}; once that is fixed the same command goes on"
+                f"packing stopped: {first_line(error)}; once that is fixed the same command goes on"
             ) from error
     return stopped
 

@@ -23,7 +23,7 @@ from alexnet_jax.data.archives import allow_open_files, check_archives, check_ro
 from alexnet_jax.data.packed import DRAWN
 from alexnet_jax.data.toyshapes import SUBJECTS, Subjects, example_name, make_example
 from alexnet_jax.errors import ConfigError, RefusedError
-from alexnet_jax.text import nearest
+from alexnet_jax.text import first_line, nearest
 
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
@@ -245,7 +245,7 @@ def _builder(name: str, tfds_dir: str) -> tfds.core.DatasetBuilder:
         near = nearest(name, [*tfds.list_builders(), *DRAWN])
         raise ConfigError(f"TFDS knows no data set {name!r}; the nearest name is {near}") from error
     except Exception as error:  # of names that it cannot read, of versions that there are not
-        raise ConfigError(f"TFDS has no data set {name!r}: {_first_line(error)}") from error
+        raise ConfigError(f"TFDS has no data set {name!r}: {first_line(error)}") from error
 
 
 def _wait_for(name: str, tfds_dir: str) -> None:
@@ -268,12 +268,8 @@ def prepare(builder: tfds.core.DatasetBuilder, **download: Any) -> tfds.core.Dat
             f"TFDS cannot download {builder.info.full_name}: no connection to {host}"
         ) from error
     except Exception as error:  # each data set has its own
-        raise RefusedError(f"TFDS could not make {builder.info.full_name}: {_first_line(error)}") from error
+        raise RefusedError(f"TFDS could not make {builder.info.full_name}: {first_line(error)}") from error
     return builder
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 def _only(name: str, info: tfds.core.DatasetInfo, kind: type) -> str:

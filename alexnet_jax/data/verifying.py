@@ -12,6 +12,7 @@ from alexnet_jax.data.packed import PackedFiles
 from alexnet_jax.data.progress import Progress
 from alexnet_jax.data.shards import PackedForm, RowDigest, read_shard
 from alexnet_jax.errors import RefusedError
+from alexnet_jax.text import first_line
 
 COLUMNS = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
 
@@ -52,8 +53,7 @@ def check_file(
             read += 1
             yield 1
     except (ValueError, RuntimeError, OSError, IndexError, tf.errors.OpError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        yield {"file_name": name, "why": f"row {read} cannot be read ({reason:.100})"}
+        yield {"file_name": name, "why": f"row {read} cannot be read ({first_line(error):.100})"}
         return
     if read != rows:
         yield {"file_name": name, "why": f"it has {read} rows in place of {rows}"}

@@ -12,7 +12,7 @@ from jax.experimental import topologies
 from alexnet_jax.errors import ConfigError, RefusedError
 from alexnet_jax.planning.chips import CHIPS, CPU, NAMES
 from alexnet_jax.sharding.platform import simulate_cpu_devices
-from alexnet_jax.text import nearest
+from alexnet_jax.text import first_line, nearest
 
 # Google Cloud's pages list these slices; four chips have a host.
 GRIDS = {
@@ -96,7 +96,7 @@ def devices_of(topology: Topology) -> list[jax.Device]:
     try:
         return topologies.get_topology_desc(platform=chip.platform, **options).devices
     except Exception as error:  # a plugin raises its own types
-        raise RefusedError(f"the compiler for {topology} does not start: {_first_line(error)}") from error
+        raise RefusedError(f"the compiler for {topology} does not start: {first_line(error)}") from error
 
 
 def _require(module: str, topology: Topology, command: str) -> None:
@@ -129,8 +129,3 @@ def _example(name: str) -> str:
 def _nearest_hosts(devices: int, most: int) -> str:
     """The same number of devices on hosts that exist."""
     return f"{-(-devices // most)}x{min(devices, most)}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

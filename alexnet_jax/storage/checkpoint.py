@@ -21,6 +21,7 @@ from jax.experimental.multihost_utils import sync_global_devices
 from alexnet_jax.cluster.agreement import from_first, gather_words
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.learning.digest import digests
+from alexnet_jax.text import first_line
 
 PROGRESS = "progress"
 BARRIER_TIMEOUT = 600  # seconds that processes wait for the slowest to write its part
@@ -161,7 +162,7 @@ class Checkpoints:
         try:
             found = self._reader.restore(path, args=items)
         except Exception as error:  # among them bare ones, for files that are cut off
-            damage, passing = _first_line(error), _unreadable(path)
+            damage, passing = _short(error), _unreadable(path)
         # All processes learn of it before any goes on: they compute the digests together.
         for words in filter(None, gather_words(passing)):
             raise RefusedError(f"{path} cannot be read now ({words}); the same command tries it again")
@@ -179,7 +180,7 @@ class Checkpoints:
             yield
         except Exception as error:  # jaxlib's, TensorStore's, the system's
             failed = error
-        words = list(filter(None, gather_words(_first_line(failed) if failed else "")))
+        words = list(filter(None, gather_words(_short(failed) if failed else "")))
         if words:
             with contextlib.suppress(Exception):
                 self._manager.close()
@@ -200,9 +201,9 @@ def _digests(arrays: Any, progress: dict[str, Any]) -> dict[str, str]:
     return digests(arrays) | {PROGRESS: hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
-def _first_line(error: Exception) -> str:
+def _short(error: Exception) -> str:
     """The first line of a library's error; its beginning and its end where it is long."""
-    line = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    line = first_line(error)
     return line if len(line) < 150 else f"{line[:70]} ... {line[-70:]}"
 
 

@@ -1,58 +1,50 @@
-"""Several networks asked as one (section 6): the mean of their probabilities, evenly or by fitted weights.
+"""An ensemble (section 6): the mean of their probabilities, evenly or by fitted weights.
 
 Probabilities come and go as logarithms: what a network that is very sure thinks least of would round to 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from alexnet_jax.config.fields import Config
 from alexnet_jax.errors import ConfigError, RefusedError
 from alexnet_jax.learning.metrics import score
-from alexnet_jax.trained.member import Member
+from alexnet_jax.storage.workdir import Workdir
+from alexnet_jax.trained.opened import Opened
 
 FIRST_STEP, LAST_STEP = 0.5, 0.02  # of the search, where an even weight is 1
 
 
-def evaluate_together(members: Sequence[Member], fitted: bool) -> dict[str, Any]:
-    """The metrics of the ensemble, and of each member."""
-    check_alike(members)
-    asked, answers, labels = [], [], None
-    for member in members:
-        step, found, theirs = member.predict()
+def evaluate_together(runs: Iterable[Opened], fitted: bool) -> dict[str, Any]:
+    """The metrics of the ensemble, and of each member; one is opened after the other."""
+    members, answers, labels = [], [], None
+    for run in runs:
+        found, theirs = run.answers
         if labels is not None and not np.array_equal(labels, theirs):
-            raise RefusedError(
-                f"{member.workdir.path} was evaluated on other pictures than {members[0].workdir.path}"
-            )
-        labels = theirs
+            first = members[0]["workdir"]
+            raise RefusedError(f"{run.workdir.path} was evaluated on other pictures than {first}")
+        labels, views = theirs, run.config.evaluation.views
         answers.append(found)
-        asked.append({"workdir": str(member.workdir.path), "step": step, **metrics_of(found, labels)})
+        members.append({"workdir": str(run.workdir.path), "step": run.step, **metrics_of(found, labels)})
     weights = fit_weights(np.stack(answers), labels) if fitted else np.full(len(members), 1 / len(members))
-    for one, weight in zip(asked, weights, strict=True):
-        one["weight"] = round(float(weight), 4)
+    for member, weight in zip(members, weights, strict=True):
+        member["weight"] = round(float(weight), 4)
     together = metrics_of(mean_of(np.stack(answers), weights), labels)
-    views = members[0].config.evaluation.views
-    return {
-        "step": [one["step"] for one in asked],
-        "images": len(labels),
-        "views": views,
-        **together,
-        "members": asked,
-    }
+    steps = [member["step"] for member in members]
+    return {"step": steps, "images": len(labels), "views": views, **together, "members": members}
 
 
-def check_alike(members: Sequence[Member]) -> None:
-    """Refuses members that do not know the same classes of the same pictures."""
-    first, *others = [
-        (m.config.data.name, m.config.network.classes, m.config.evaluation.views) for m in members
-    ]
-    for member, other in zip(members[1:], others, strict=True):
+def check_alike(workdirs: Sequence[Workdir], configs: Sequence[Config]) -> None:
+    """Refuses runs that do not know the same classes of the same pictures."""
+    first, *others = [(c.data.name, c.network.classes, c.evaluation.views) for c in configs]
+    for workdir, other in zip(workdirs[1:], others, strict=True):
         if other != first:
             raise ConfigError(
-                f"{members[0].workdir.path} knows {first[1]} classes of {first[0]} by {first[2]} views, "
-                f"{member.workdir.path} {other[1]} of {other[0]} by {other[2]}: they cannot be averaged"
+                f"{workdirs[0].path} knows {first[1]} classes of {first[0]} by {first[2]} views, "
+                f"{workdir.path} {other[1]} of {other[0]} by {other[2]}: they cannot be averaged"
             )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -25,6 +25,7 @@ SPLIT = "validation"
 
 if TYPE_CHECKING:
     from alexnet_jax.data.batches import PackedSet
+    from alexnet_jax.training.evaluation import Evaluator
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,26 @@ class Opened:
         (picture,), (label,) = self.packed.read(SPLIT, np.array([row]))
         return picture, f"Validation picture {row:,} ({self.packed.class_names[label]})"
 
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics over the validation split, with the step."""
+        evaluator = self._evaluator()
+        with Progress("evaluating", evaluator.images) as progress:
+            metrics = evaluator(self.state, progress.update)
+        views = self.config.evaluation.views
+        return {"step": self.step, "images": evaluator.images, "views": views, **metrics}
+
     @functools.cached_property
     def answers(self) -> tuple[np.ndarray, np.ndarray]:
         """Log-probabilities f32[images, classes] for the validation split, and its labels."""
+        evaluator = self._evaluator()
+        with Progress(f"evaluating {self.workdir.path.name}", evaluator.images) as progress:
+            return evaluator.predict(self.state, progress.update)
+
+    def _evaluator(self) -> "Evaluator":
         from alexnet_jax.training.evaluation import Evaluator
 
         check_batch(self.mesh.shape[DATA], "evaluation.batch_size", self.config.evaluation.batch_size)
-        evaluator = Evaluator(self.config, self.mesh, self.packed)
-        with Progress("asking the network", evaluator.images) as progress:
-            return evaluator.predict(self.state, progress.update)
+        return Evaluator(self.config, self.mesh, self.packed)
 
     @functools.cached_property
     def facts(self) -> DatasetFacts:

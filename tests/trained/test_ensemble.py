@@ -68,15 +68,12 @@ def test_members_that_saw_other_pictures() -> None:
 
     @dataclasses.dataclass
     class One:
-        labels: list[int]
-        workdir = Workdir("runs/one")
-        config = build(PAPER)
-
-        def predict(self) -> tuple[int, np.ndarray, np.ndarray]:
-            return 1, np.zeros((2, 1000), np.float32), np.array(self.labels)
+        answers: tuple[np.ndarray, np.ndarray]
+        step, workdir, config = 1, Workdir("runs/one"), build(PAPER)
 
     with pytest.raises(RefusedError, match="was evaluated on other pictures than"):
-        evaluate_together([One([1, 2]), One([2, 1])], fitted=False)
+        answers = np.zeros((2, 1000), np.float32)
+        evaluate_together([One((answers, np.array(labels))) for labels in ([1, 2], [2, 1])], fitted=False)
 
 
 def test_even_weights_stay_where_nothing_is_better() -> None:

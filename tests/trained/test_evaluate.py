@@ -17,8 +17,8 @@ from alexnet_jax.errors import REFUSED, ConfigError, RefusedError
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.storage.checkpoint import Checkpoints
 from alexnet_jax.storage.workdir import Workdir
-from alexnet_jax.trained.ensemble import evaluate_together
-from alexnet_jax.trained.member import Member
+from alexnet_jax.trained.ensemble import check_alike, evaluate_together
+from alexnet_jax.trained.opened import open_run
 from alexnet_jax.training.loop import train
 from alexnet_jax.training.opening import restore
 from configs import quickstart
@@ -60,9 +60,8 @@ def test_several_as_one(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
     other = narrow(recipe, data_dir, 30, mesh={"data": 1, "tower": 1})
     train(other, Workdir(str(tmp_path)), open_packed(other.data, 10), make_mesh(1, 1))
     found = evaluate(f"{workdir},{tmp_path}", data_dir)
-    members = [Member(Workdir(str(path)), other, make_mesh(1, 1), None) for path in (workdir, tmp_path)]
-    members[0] = dataclasses.replace(members[0], config=members[0].workdir.read_config())
-    (_, one, labels), (_, two, _) = (member.predict() for member in members)
+    runs = [open_run(Workdir(str(path)), mesh=make_mesh(1, 1)) for path in (workdir, tmp_path)]
+    (one, labels), (two, _) = (run.answers for run in runs)
     mean = (np.exp(np.float64(one)) + np.exp(np.float64(two))) / 2
     truth = mean[np.arange(1000), labels]
     assert found["loss"] == pytest.approx(-np.log(truth).mean(), rel=1e-5)
@@ -72,7 +71,7 @@ def test_several_as_one(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
         assert (member["step"], member["weight"]) == (30, 0.5)
         assert member["loss"] == pytest.approx(line["loss"], rel=1e-5)
         assert member["top5_error"] == pytest.approx(line["top5_error"], rel=1e-5)
-    fitted = evaluate_together(members, fitted=True)
+    fitted = evaluate_together(runs, fitted=True)
     assert fitted["top5_error"] <= found["top5_error"]
 
 
@@ -81,9 +80,8 @@ def test_runs_that_know_other_classes(workdir: Path) -> None:
     config = run.read_config()
     network = dataclasses.replace(config.network, classes=21)
     others = [config, dataclasses.replace(config, network=network)]
-    members = [Member(run, config, make_mesh(1, 1), None) for config in others]
     with pytest.raises(ConfigError, match=r"knows 10 classes of toyshapes by 1 views, .* 21 of toyshapes"):
-        evaluate_together(members, fitted=False)
+        check_alike([run, run], others)
 
 
 def test_a_checkpoint_cut_short(workdir: Path, tmp_path: Path) -> None:
