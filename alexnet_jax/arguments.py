@@ -90,7 +90,7 @@ def read_mesh(text: str) -> dict[str, int]:
     return {"data": int(match[1]), "tower": int(match[2])}
 
 
-def chosen(
+def with_flags(
     config: Config, views: int | None = None, batch_size: int | None = None, mesh: str | None = None
 ) -> Config:
     """The config of a run with what flags say of its use instead."""

@@ -17,7 +17,7 @@ from alexnet_jax.sharding.rows import check_batch
 from alexnet_jax.storage.files import to_json
 from alexnet_jax.storage.workdir import Workdir
 from alexnet_jax.trained.ensemble import check_alike, evaluate_together
-from alexnet_jax.trained.opened import open_run
+from alexnet_jax.trained.opened import load_run
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run; of several, with commas between.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
@@ -40,12 +40,12 @@ def main() -> None:
     if len(workdirs) == 1 and WEIGHTS.value == "fitted":
         raise ConfigError("--weights=fitted needs several runs, as in --workdir=runs/a,runs/b")
     choices = (VIEWS.value, BATCH.value, MESH.value)
-    configs = [arguments.chosen(workdir.read_config(), *choices) for workdir in workdirs]
+    configs = [arguments.with_flags(workdir.read_config(), *choices) for workdir in workdirs]
     for config in configs:
         refuse_early(config.data, config.network.classes)
     check_alike(workdirs, configs)
     opening = zip(workdirs, _open_meshes(configs), configs, strict=True)
-    runs = (open_run(workdir, STEP.value, mesh, config) for workdir, mesh, config in opening)
+    runs = (load_run(workdir, STEP.value, mesh, config) for workdir, mesh, config in opening)
     if len(workdirs) == 1:
         found = next(runs).evaluate()
     else:

@@ -8,7 +8,7 @@ import jax
 from absl import flags
 
 from alexnet_jax import arguments, cli
-from alexnet_jax.cluster.joining import define_cluster_flags, join, joined, lost_peer
+from alexnet_jax.cluster.joining import cluster_state, define_cluster_flags, join_processes, lost_peer
 from alexnet_jax.cluster.preflight import preflight
 from alexnet_jax.config.fields import Config
 from alexnet_jax.data.packed import refuse_early
@@ -39,8 +39,8 @@ def main() -> None:
         config = arguments.read_config(CONFIG)
     except ConfigError as error:
         problem = error
-    hosts = join(CLUSTER, config.limits.heartbeat if config else HEARTBEAT)
-    workdir = Workdir(where, joined().process_id)
+    hosts = join_processes(CLUSTER, config.limits.heartbeat if config else HEARTBEAT)
+    workdir = Workdir(where, cluster_state().process_id)
     _say(workdir, f"hosts  {hosts}")
     with contextlib.ExitStack() as held:
 
@@ -62,10 +62,10 @@ def main() -> None:
         try:
             _train(config, workdir)
         except Interrupted as error:
-            again = "start all processes again" if joined().client else cli.command()
+            again = "start all processes again" if cluster_state().client else cli.command()
             raise Interrupted(f"{error}; to go on: {again}") from error
         except jax.errors.JaxRuntimeError as error:
-            if joined().client and (reason := lost_peer(error)):
+            if cluster_state().client and (reason := lost_peer(error)):
                 raise LostError(f"another process is gone ({reason}); start all processes again") from error
             raise
 

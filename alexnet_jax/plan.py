@@ -18,7 +18,7 @@ from alexnet_jax.config.building import build
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.planning.compiling import plan_run
 from alexnet_jax.planning.cost import with_batch
-from alexnet_jax.planning.page import show
+from alexnet_jax.planning.page import plan_text
 from alexnet_jax.planning.topology import read_topology
 
 CONFIG = arguments.define_config_flag()
@@ -40,7 +40,7 @@ def main() -> None:
         config = build(dataclasses.asdict(with_batch(config, BATCH.value)))
     mesh = arguments.read_mesh(MESH.value) if MESH.value is not None else None
     plan = plan_run(config, topology, (mesh["data"], mesh["tower"]) if mesh else None)
-    print(show(plan))
+    print(plan_text(plan))
     if SAVE.value is not None:
         try:
             Path(SAVE.value).write_text(plan.program.text)

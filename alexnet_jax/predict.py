@@ -18,7 +18,7 @@ from alexnet_jax.sharding.mesh import open_mesh
 from alexnet_jax.storage.files import to_json
 from alexnet_jax.storage.workdir import Workdir
 from alexnet_jax.trained.features import check_stage, write_files, write_split
-from alexnet_jax.trained.opened import Opened, open_run
+from alexnet_jax.trained.opened import TrainedRun, load_run
 from alexnet_jax.trained.predictor import Answer, Predictor, batch_size
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
@@ -40,7 +40,7 @@ def main(*words: str) -> None:
     """Prints the likeliest classes of each picture, or writes features."""
     workdir = Workdir(arguments.require(WORKDIR, "runs/quickstart"))
     _check_flags(words)
-    config = arguments.chosen(workdir.read_config(), views=VIEWS.value, mesh=MESH.value)
+    config = arguments.with_flags(workdir.read_config(), views=VIEWS.value, mesh=MESH.value)
     if FEATURES.value:
         check_stage(config.network, FEATURES.value)
     paths = find_pictures(words)
@@ -48,10 +48,10 @@ def main(*words: str) -> None:
         refuse_early(config.data, config.network.classes)
     mesh = open_mesh(config.mesh, config.network.towers)
     if SPLIT.value:
-        say_features(write_split(open_run(workdir, STEP.value, mesh), FEATURES.value, SPLIT.value, _output()))
+        say_features(write_split(load_run(workdir, STEP.value, mesh), FEATURES.value, SPLIT.value, _output()))
         return
     with read_files(paths, config.data.size, batch_size(len(paths), config.evaluation, mesh)) as batches:
-        opened = open_run(workdir, STEP.value, mesh, config)
+        opened = load_run(workdir, STEP.value, mesh, config)
         if FEATURES.value:
             bad = write(opened, batches, len(paths))
         else:
@@ -88,7 +88,7 @@ def say_features(shape: Sequence[int]) -> None:
     print(f"{_output()}: features f32[{', '.join(map(str, shape))}] of {FEATURES.value}")
 
 
-def write(opened: Opened, batches: Iterator[FileBatch], most: int) -> int:
+def write(opened: TrainedRun, batches: Iterator[FileBatch], most: int) -> int:
     """Writes features of files; how many could not be read."""
     shape, bad = write_files(opened, FEATURES.value, batches, most, _output())
     for path, error in bad:

@@ -9,7 +9,7 @@ from etils import epath
 
 from alexnet_jax import arguments, cli
 from alexnet_jax.config.fields import DataConfig
-from alexnet_jax.data.packed import DRAWN, MARKER, check_writable, describe, find_packed, packed_path
+from alexnet_jax.data.packed import DRAWN, MARKER, check_writable, contents, find_packed, packed_path
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.signals import Guard, interruptible
 
@@ -63,7 +63,7 @@ def main() -> None:
         verify(packed, count)
     verified = "every picture read back, " if VERIFY.value else ""
     before = "" if VERIFY.value or not there else "already packed; delete its folder to pack anew: "
-    print(f"{before}{describe(packed.facts)}; {verified}digest {packed.facts['digest']}, in {packed.path}")
+    print(f"{before}{contents(packed.facts)}; {verified}digest {packed.facts['digest']}, in {packed.path}")
     print(f"next: {training_command(config, packed.facts['classes'])}")
 
 

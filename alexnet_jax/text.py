@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Container, Iterable, Sequence
 
 
-def table(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+def columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
     """Lines of a table, whose columns `right` are numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

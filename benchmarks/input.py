@@ -152,7 +152,7 @@ def packing_rate(source: FolderSource, form: PackedForm, target: epath.Path) -> 
     shards = plan_packing(source, form, target).shards
     tasks = [(shard, source.part(shard.split, shard.first, shard.last), form) for shard in shards]
     done, marks, whole = 0, [], sum(source.counts.values())
-    for message in workers.run(write_shard, tasks, CORES):
+    for message in workers.run_tasks(write_shard, tasks, CORES):
         done += message
         if 0.1 * whole <= done <= 0.9 * whole:
             marks.append((time.perf_counter(), done))

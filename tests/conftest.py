@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
     from alexnet_jax.storage.workdir import Workdir
-    from alexnet_jax.trained.opened import Opened
+    from alexnet_jax.trained.opened import TrainedRun
 
 simulate_cpu_devices(8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -161,7 +161,7 @@ def workdir(trained: Path) -> "Workdir":
 
 
 @pytest.fixture(scope="session")
-def opened(workdir: "Workdir") -> "Opened":
+def opened(workdir: "Workdir") -> "TrainedRun":
     """The trained run on two towers."""
     from alexnet_jax.sharding.mesh import make_mesh
     from alexnet_jax.trained.opened import open_run

@@ -50,7 +50,7 @@ def define_cluster_flags() -> ClusterFlags:
     )
 
 
-def join(chosen: ClusterFlags, heartbeat: int) -> str:
+def join_processes(chosen: ClusterFlags, heartbeat: int) -> str:
     """Joins the other processes, if there are any, before the first use of a device; how many, and by what.
 
     A process is dead after `heartbeat` seconds without a word.
@@ -77,15 +77,15 @@ def join(chosen: ClusterFlags, heartbeat: int) -> str:
             ) from error
         return "1 process (neither flags nor a scheduler say more)"
     except RuntimeError as error:
-        if joined().coordinator_address is None:  # JAX was used before
+        if cluster_state().coordinator_address is None:  # JAX was used before
             raise
         raise RefusedError(
-            f"process 0 cannot listen at {joined().coordinator_address} ({error}): choose another port with "
-            "--coordinator_address or JAX_COORDINATOR_PORT"
+            f"process 0 cannot listen at {cluster_state().coordinator_address} ({error}): choose another "
+            "port with --coordinator_address or JAX_COORDINATOR_PORT"
         ) from error
     # JAX aborts this process when it loses another; our stack trace would add nothing.
     faulthandler.disable()
-    return f"{joined().num_processes} processes, process 0 at {joined().coordinator_address}"
+    return f"{cluster_state().num_processes} processes, process 0 at {cluster_state().coordinator_address}"
 
 
 @contextlib.contextmanager
@@ -97,7 +97,7 @@ def _limited_wait(seconds: int) -> Iterator[None]:
         if not ended.wait(min(SILENCE, seconds)):
             print(f"waiting for other processes, at most {seconds} s", file=sys.stderr, flush=True)
         if not ended.wait(max(seconds - SILENCE, 0)):
-            state = joined()
+            state = cluster_state()
             print(
                 f"error: process {state.process_id} has waited {seconds} s for the others of "
                 f"{state.num_processes} to come to {state.coordinator_address}",
@@ -113,7 +113,7 @@ def _limited_wait(seconds: int) -> Iterator[None]:
         ended.set()
 
 
-def joined() -> "jax._src.distributed.State":
+def cluster_state() -> "jax._src.distributed.State":
     """The processes that JAX has joined, without a device: JAX's public functions all use one."""
     return jax._src.distributed.global_state
 

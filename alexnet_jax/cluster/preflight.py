@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import alexnet_jax
-from alexnet_jax.cluster.joining import joined
+from alexnet_jax.cluster.joining import cluster_state
 from alexnet_jax.config.changes import changes
 from alexnet_jax.config.fields import Config, DataConfig
 from alexnet_jax.config.rules import HOSTS_OWN
@@ -33,7 +33,7 @@ Facts = dict[str, Any]
 
 def preflight(checks: Callable[[], Config], workdir: Path, seconds: int) -> Config:
     """The config that this process's own `checks` give; where one process refuses or differs, all do."""
-    if joined().client is None:
+    if cluster_state().client is None:
         return checks()
     config, facts = None, {"host": socket.gethostname()}
     shared = _SharedFile(workdir, seconds)
@@ -54,7 +54,7 @@ def preflight(checks: Callable[[], Config], workdir: Path, seconds: int) -> Conf
 
 def _verdict(facts: Facts, seconds: int) -> str:
     """The reason to refuse the run, the same words in all processes; "" if there is none."""
-    state = joined()
+    state = cluster_state()
     state.client.key_value_set(f"alexnet/facts/{state.process_id}", json.dumps(facts))
     if state.process_id == 0:
         numbers = range(state.num_processes)
@@ -65,14 +65,15 @@ def _verdict(facts: Facts, seconds: int) -> str:
 
 
 def _get(key: str, seconds: int) -> str:
-    return joined().client.blocking_key_value_get(key, seconds * 1000)
+    return cluster_state().client.blocking_key_value_get(key, seconds * 1000)
 
 
 class _SharedFile:
     """A file that process 0 writes into the folder of the run, for the others to see."""
 
     def __init__(self, folder: Path, seconds: int):
-        self._seconds, self._text, self._first = seconds, secrets.token_hex(8), joined().process_id == 0
+        self._seconds, self._text = seconds, secrets.token_hex(8)
+        self._first = cluster_state().process_id == 0
         self._path = folder / f".shared-{self._text}"
 
     def write(self) -> None:
@@ -82,7 +83,7 @@ class _SharedFile:
     def seen(self) -> bool:
         """Whether this process sees it; also where there is none, as process 0 was refused."""
         if self._first:
-            joined().client.key_value_set("alexnet/shared", self._text if self._path.exists() else "")
+            cluster_state().client.key_value_set("alexnet/shared", self._text if self._path.exists() else "")
             return True
         text, end = _get("alexnet/shared", self._seconds), time.monotonic() + SEEING
         path = self._path.with_name(f".shared-{text}")

@@ -94,7 +94,7 @@ def picture_bytes(size: int, encoding: str) -> float:
     return 3 * size**2 if encoding == "raw" else JPEG_BYTES * size**2
 
 
-def describe(facts: dict[str, Any]) -> str:
+def contents(facts: dict[str, Any]) -> str:
     """The contents of a packed set, for a person."""
     counts = ", ".join(f"{split['pictures']} {name}" for name, split in facts["splits"].items())
     bad = f", {facts['left_out']} left out ({BAD_PICTURES})" if facts["left_out"] else ""

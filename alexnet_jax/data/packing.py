@@ -32,7 +32,7 @@ from alexnet_jax.data.packed import (
     MARKER,
     STATISTICS,
     check_writable,
-    describe,
+    contents,
     packed_path,
 )
 from alexnet_jax.data.progress import Progress
@@ -166,7 +166,7 @@ def _write(plan: Packing, work: Work, todo: list[Shard], bad: list[dict[str, str
     tasks = [(shard, plan.source.part(shard.split, shard.first, shard.last), plan.form) for shard in todo]
     with (
         Progress("packing", sum(shard.last - shard.first for shard in todo)) as progress,
-        contextlib.closing(workers.run(write_shard, tasks, work.processes)) as messages,
+        contextlib.closing(workers.run_tasks(write_shard, tasks, work.processes)) as messages,
     ):
         try:
             for message in messages:
@@ -289,7 +289,7 @@ def _card(plan: Packing, facts: dict[str, Any], statistics: PixelStatistics) -> 
     lines = [
         f"# {plan.source.name}, packed",
         "",
-        f"- {describe(facts)}",
+        f"- {contents(facts)}",
         f"- source: {plan.source.origin} ({plan.source.identity})",
         f"- form: {plan.form.words}; shorter side first, by area averages, never warped",
         f"- converted: {facts['converted'] or 'none'}; left out: {facts['left_out']}",

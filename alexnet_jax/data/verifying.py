@@ -29,7 +29,7 @@ def verify(packed: PackedFiles, processes: int) -> None:
     found: list[str] = []
     with (
         Progress("verifying", sum(file["rows"] for file in files.values())) as progress,
-        contextlib.closing(workers.run(check_file, tasks, processes)) as messages,
+        contextlib.closing(workers.run_tasks(check_file, tasks, processes)) as messages,
     ):
         for message in messages:
             if isinstance(message, dict):

@@ -22,7 +22,7 @@ Job = Callable[..., Iterator[Message]]
 PAUSE = 0.2  # seconds between messages
 
 
-def run(job: Job, tasks: Sequence[tuple], processes: int) -> Iterator[Message]:
+def run_tasks(job: Job, tasks: Sequence[tuple], processes: int) -> Iterator[Message]:
     """Yields what `job(*task)` yields for each task, from as many processes; close it to stop them.
 
     The processes also end when this one dies. A single one would only cost its start: it is this one.

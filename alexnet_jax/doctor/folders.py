@@ -13,8 +13,8 @@ from alexnet_jax.data.archives import PICTURES, first_there
 from alexnet_jax.data.packed import (
     DRAWN,
     MARKER,
+    contents,
     data_dir,
-    describe,
     find_packed,
     packed_path,
     picture_bytes,
@@ -38,7 +38,7 @@ def data_set(config: Config) -> Judged:
         _check_writable(path)
         return OK, f"{config.data.name} is not packed yet: a run draws it, below {path}"
     refuse_early(config.data, config.network.classes)
-    return OK, f"{path.name}: {describe(find_packed(config.data).facts)}, as the config asks"
+    return OK, f"{path.name}: {contents(find_packed(config.data).facts)}, as the config asks"
 
 
 def data_room(config: Config | None) -> Judged:

@@ -97,7 +97,7 @@ def _gpu_not_used(words: str) -> Judged:
     return FIX, f"{words}: pip install -U -r {GPU_LIST}"
 
 
-def mesh(config: Config) -> Judged:
+def mesh_shape(config: Config) -> Judged:
     """The mesh that a run of this config has here."""
     there, wanted = len(jax.devices()), config.mesh.data * config.mesh.tower
     if jax.devices()[0].platform != "cpu" and wanted > there:
@@ -171,6 +171,6 @@ def machine(config: Config | None) -> Iterator[Finding]:
     yield (found := check("devices", devices, config))
     if found.verdict != FIX:
         if config:
-            yield check("mesh", mesh, config)
+            yield check("mesh", mesh_shape, config)
         yield check("memory", host_memory, config)
     yield check("tensorflow", tensorflow)

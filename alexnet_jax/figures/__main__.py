@@ -29,7 +29,7 @@ from alexnet_jax.sharding.mesh import open_mesh
 from alexnet_jax.storage.files import to_json
 from alexnet_jax.storage.workdir import Workdir
 from alexnet_jax.text import nearest
-from alexnet_jax.trained.opened import Opened, open_run
+from alexnet_jax.trained.opened import TrainedRun, load_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ OUT = flags.DEFINE_string(
 
 FORMATS = (".png", ".pdf", ".svg")
 OF_TWO = "figure1"
-FIGURES: dict[str, Callable[[Opened], "Figure"]] = {
+FIGURES: dict[str, Callable[[TrainedRun], "Figure"]] = {
     "towers": towers,
     "mesh": mesh,
     "kernels": kernels,
@@ -87,8 +87,8 @@ def draw_figure1() -> None:
 def draw(names: Sequence[str]) -> None:
     """Figures of one run; what cannot be drawn keeps none of the others from it."""
     workdir = Workdir(arguments.require(WORKDIR, "runs/quickstart"))
-    config = arguments.chosen(workdir.read_config(), mesh=MESH.value)
-    opened, refused = open_run(workdir, STEP.value, open_mesh(config.mesh, config.network.towers)), None
+    config = arguments.with_flags(workdir.read_config(), mesh=MESH.value)
+    opened, refused = load_run(workdir, STEP.value, open_mesh(config.mesh, config.network.towers)), None
     for name in names:
         try:
             figure = FIGURES[name](opened)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet_jax.figures.style import FAINT, INK, LIGHT, RIGHT, SMALL, bare, head, percent, sheet, short
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 from alexnet_jax.trained.predictor import likeliest
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def chosen(log_probabilities: np.ndarray, labels: np.ndarray, count: int = SHOWN
     return np.concatenate([np.flatnonzero(right)[:count], np.flatnonzero(~right)[:count]])
 
 
-def answers(opened: Opened, rows: np.ndarray | None = None) -> "Figure":
+def answers(opened: TrainedRun, rows: np.ndarray | None = None) -> "Figure":
     """Rows of the validation split; without any the first that are right, and the first that are wrong."""
     given, labels = opened.answers
     rows = chosen(given, labels) if rows is None else rows

@@ -17,7 +17,7 @@ from alexnet_jax.errors import RefusedError
 from alexnet_jax.figures.style import COLOURS, FAINT, INK, SMALL, USUAL, bare, head, plain, sheet
 from alexnet_jax.learning.augment import Colours, Pixels, draw_colours, random_view
 from alexnet_jax.learning.loss import example_keys
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ DEVIATIONS = (-3, -2, -1, 0, 1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Views:
+class RandomViews:
     """Several random views of one picture."""
 
     pictures: np.ndarray  # f32[draws, size, size, 3], the mean added back
@@ -36,7 +36,7 @@ class Views:
     mirrored: np.ndarray  # bool[draws]
 
 
-def augmentations(opened: Opened, row: int = 0) -> "Figure":
+def augmentations(opened: TrainedRun, row: int = 0) -> "Figure":
     """The picture and the places of its crops; below, the draws."""
     picture, what = opened.picture(row)
     views = draw_views(opened.config, opened.pixels, picture, opened.step)
@@ -60,7 +60,7 @@ def augmentations(opened: Opened, row: int = 0) -> "Figure":
     return figure
 
 
-def draw_views(config: Config, pixels: Pixels, picture: np.ndarray, step: int) -> Views:
+def draw_views(config: Config, pixels: Pixels, picture: np.ndarray, step: int) -> RandomViews:
     """Draws the views of a training step whose batch is this picture alone.
 
     Each draw has a key of its own, also where a run lets pictures share theirs. Where a crop was taken is
@@ -78,10 +78,10 @@ def draw_views(config: Config, pixels: Pixels, picture: np.ndarray, step: int) -
     nothing = Pixels(jnp.zeros(picture.shape), jnp.zeros((3, 3)))
     found = np.asarray(look(coordinates, view_keys, none, nothing))[..., :2].astype(int)
     mirrored = found[:, 0, 0, 1] > found[:, 0, -1, 1]
-    return Views(np.asarray(seen + mean), found.min(axis=(1, 2)), mirrored)
+    return RandomViews(np.asarray(seen + mean), found.min(axis=(1, 2)), mirrored)
 
 
-def colour_noise(opened: Opened, row: int = 0) -> "Figure":
+def colour_noise(opened: TrainedRun, row: int = 0) -> "Figure":
     """The picture moved along each principal component, from the one that varies most."""
     if not opened.config.augment.colour_noise:
         raise RefusedError("this run has no colour noise (augment.colour_noise=0)")
@@ -129,7 +129,7 @@ def in_words(component: np.ndarray) -> str:
     )
 
 
-def _draw_places(axes: "Axes", views: Views, border: int) -> None:
+def _draw_places(axes: "Axes", views: RandomViews, border: int) -> None:
     """A dot at the first row and column of every crop, filled where it is mirrored."""
     rows, columns = views.corners.T
     for mirrored, face, size, words in (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet_jax.figures.style import COLOURS, FAINT, INK, SMALL, USUAL, head, plain, sheet
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ MOST = 30  # classes that a table is drawn for
 LISTED = 20  # mistakes
 
 
-def table(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def count_pairs(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Pictures i64[classes, classes] by their class and by the answer."""
     classes = log_probabilities.shape[1]
     counts = np.zeros((classes, classes), int)
@@ -31,9 +31,9 @@ def mistakes(counts: np.ndarray, most: int = LISTED) -> list[tuple[int, int, int
     return [(int(i), int(j), int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
 
 
-def confusion(opened: Opened) -> "Figure":
+def confusion(opened: TrainedRun) -> "Figure":
     """Draws the confusions of the validation split."""
-    counts, names = table(*opened.answers), opened.packed.class_names
+    counts, names = count_pairs(*opened.answers), opened.packed.class_names
     total, right = counts.sum(), counts.trace()
     words = f"{right:,} of {total:,} validation pictures right"
     if len(names) <= MOST:

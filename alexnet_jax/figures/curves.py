@@ -14,7 +14,7 @@ from alexnet_jax.config.fields import Config, ScheduleConfig
 from alexnet_jax.data.packed import find_packed
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.figures.style import COLOURS, FAINT, LIGHT, LINES, SMALL, USUAL, head, plain, sheet
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ class Curves:
     drops: tuple[Drop, ...]
 
 
-def curves(opened: Opened) -> "Figure":
+def curves(opened: TrainedRun) -> "Figure":
     """Errors above, losses below, and the rate: its drops as marks, or a curve where it falls smoothly."""
     found = read_curves(opened.config, opened.workdir.metrics())
     steady = opened.config.schedule.kind in STEADY and not opened.config.schedule.warmup_epochs

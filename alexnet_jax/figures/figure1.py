@@ -72,10 +72,10 @@ def figure1(relu: Workdir, tanh: Workdir, path: Path) -> dict[str, Any]:
     """Draws the figure, says what it shows, and returns its numbers."""
     curves = read_curve(relu, "relu"), read_curve(tanh, "tanh")
     _check_comparable(*curves)
-    draw(*curves, path)
+    draw_curves(*curves, path)
     for curve in curves:
         print(curve.words())
-    print(verdict(*curves))
+    print(ratio_words(*curves))
     steps = {f"{curve.config.network.activation}_steps": curve.crossing for curve in curves}
     return {"figure": str(path), **steps, "ratio": ratio(*curves), "paper_ratio": PAPER_RATIO}
 
@@ -122,7 +122,7 @@ def ratio(relu: Curve, tanh: Curve) -> float | None:
     return tanh.crossing / relu.crossing if relu.crossing and tanh.crossing else None
 
 
-def verdict(relu: Curve, tanh: Curve) -> str:
+def ratio_words(relu: Curve, tanh: Curve) -> str:
     """The measured ratio, with the paper's beside it."""
     times, paper = ratio(relu, tanh), f"(the paper: {PAPER_RATIO:g} times)"
     if times:
@@ -139,7 +139,7 @@ def verdict(relu: Curve, tanh: Curve) -> str:
     return f"{who} come to 25 % training error in {relu.steps[-1]} steps: there is no ratio {paper}"
 
 
-def draw(relu: Curve, tanh: Curve, path: Path) -> None:
+def draw_curves(relu: Curve, tanh: Curve, path: Path) -> None:
     """The curves as in the paper, ReLU solid and tanh dashed, and where they meet 25 %."""
     figure = sheet(4.4)
     axes = figure.add_subplot()
@@ -154,7 +154,7 @@ def draw(relu: Curve, tanh: Curve, path: Path) -> None:
     axes.axhline(100 * TARGET, color=LIGHT, linewidth=0.8, zorder=0)
     axes.set_xlabel("Epochs" if epoch else "Steps")
     axes.set_ylabel("Training error (%)")
-    axes.set_title(textwrap.fill(verdict(relu, tanh), 88), loc="left", fontsize=USUAL)
+    axes.set_title(textwrap.fill(ratio_words(relu, tanh), 88), loc="left", fontsize=USUAL)
     axes.set_yticks([0, 25, 50, 75])
     axes.set_xlim(0, width / (epoch or 1))
     axes.set_ylim(0, 100 * max(*relu.errors, *tanh.errors) + 3)

@@ -14,7 +14,7 @@ from alexnet_jax.config.fields import LrnConfig, NetworkConfig
 from alexnet_jax.figures.style import COLOURS, INK, LIGHT, LINES, SMALL, SPELT, USUAL, head, plain, sheet
 from alexnet_jax.network.lrn import local_response_norm
 from alexnet_jax.network.variants import ACTIVATIONS, lrn_factor
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ class Activation:
     gradient: np.ndarray
 
 
-def functions(opened: Opened) -> "Figure":
+def functions(opened: TrainedRun) -> "Figure":
     """Activations on the left, their gradients on the right; below, responses before and after LRN."""
     figure = sheet(4.6)
     panels = figure.subplot_mosaic([["value", "gradient"], ["lrn", "lrn"]], height_ratios=(3, 2.2))
@@ -78,7 +78,7 @@ def unit(lrn: LrnConfig) -> float:
     return float(np.sqrt(lrn.k / factor)) if factor else 1.0
 
 
-def responses(lrn: LrnConfig) -> tuple[np.ndarray, np.ndarray]:
+def lrn_responses(lrn: LrnConfig) -> tuple[np.ndarray, np.ndarray]:
     """A row of responses, one for each map at a place, and what LRN makes of it; f32[maps] each."""
     before = np.float32(unit(lrn)) * np.concatenate(_row(lrn.size)[0]).astype(np.float32)
     after = local_response_norm(jnp.asarray(before), lrn.size, lrn.k, lrn_factor(lrn), lrn.beta)
@@ -103,7 +103,7 @@ def _where(network: NetworkConfig) -> str:
 
 def _draw_lrn(axes: "Axes", lrn: LrnConfig) -> None:
     """Bars before, hollow, and after, filled, map by map."""
-    before, after = responses(lrn)
+    before, after = lrn_responses(lrn)
     maps = np.arange(len(before))
     axes.bar(maps, before, 0.8, facecolor="white", edgecolor=INK, linewidth=1, label="before")
     axes.bar(maps, after, 0.8, facecolor=COLOURS[0], edgecolor=INK, linewidth=1, label="after")

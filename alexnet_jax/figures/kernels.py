@@ -11,7 +11,7 @@ import numpy as np
 
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.figures.style import COLOURS, FAINT, INK, LIGHT, SMALL, USUAL, bare, head, plain, sheet
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ CHANCE = 2 / 3  # what kernels drawn at random have on average: two of three dir
 GAP = 1  # pixels of white between kernels
 
 
-def kernels(opened: Opened) -> "Figure":
+def kernels(opened: TrainedRun) -> "Figure":
     """Every tower's kernels, each scaled by itself; below, the colour share of each, and their mean."""
     found = first_kernels(opened)
     towers, size, _, _, count = found.shape
@@ -48,7 +48,7 @@ def kernels(opened: Opened) -> "Figure":
     return figure
 
 
-def first_kernels(opened: Opened) -> np.ndarray:
+def first_kernels(opened: TrainedRun) -> np.ndarray:
     """conv1's kernels f32[towers, size, size, 3, kernels]."""
     if "conv1" in opened.config.network.unshared:
         raise RefusedError("conv1 has kernels of its own at every place (network.unshared): too many to draw")

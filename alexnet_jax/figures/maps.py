@@ -9,7 +9,7 @@ from alexnet_jax.figures.style import LIGHT, SMALL, WIDTH, bare, head, percent, 
 from alexnet_jax.learning.prediction import make_activation_step
 from alexnet_jax.sharding.mesh import DATA
 from alexnet_jax.sharding.rows import place_rows
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ GAP, SIDE = 1, 10  # pixels between maps, which are made larger where they are s
 LEAST = 16  # columns, of which those that are not needed stay empty
 
 
-def responses(opened: Opened, picture: np.ndarray) -> dict[str, np.ndarray]:
+def activations(opened: TrainedRun, picture: np.ndarray) -> dict[str, np.ndarray]:
     """f32[towers, ...] of every layer, as it is before its pool, for the centre of a picture u8[S, S, 3]."""
     layers = tuple(opened.config.network.layers())
     count = opened.mesh.shape[DATA]
@@ -42,10 +42,10 @@ def montage(maps: np.ndarray, columns: int) -> np.ndarray:
     return sheet
 
 
-def maps(opened: Opened, row: int = 0) -> "Figure":
+def maps(opened: TrainedRun, row: int = 0) -> "Figure":
     """Draws the maps of a validation picture; dark is strong, and each layer has its own scale."""
     picture, what = opened.picture(row)
-    found = responses(opened, picture)
+    found = activations(opened, picture)
     towers = opened.config.network.towers
     across = {name: _columns(x.shape[-1], towers) for name, x in found.items()}
     sheets = {name: [montage(_as_maps(tower), across[name]) for tower in x] for name, x in found.items()}

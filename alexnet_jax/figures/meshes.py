@@ -15,7 +15,7 @@ from alexnet_jax.figures.style import COLOURS, INK, LINES, SMALL, USUAL, WIDTH, 
 from alexnet_jax.network.shapes import SCORES
 from alexnet_jax.sharding.mesh import DATA, ROWS, TOWER, shard
 from alexnet_jax.sharding.rows import check_batch
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ class Holding:
     parameters: int
 
 
-def mesh(opened: Opened) -> "Figure":
+def mesh(opened: TrainedRun) -> "Figure":
     """A box for each device, and lines through those that talk to each other in a step."""
     data, tower = opened.mesh.devices.shape
     shown = list(range(data)) if data <= MOST_ROWS else [*range(MOST_ROWS - 2), data - 1]
@@ -74,7 +74,7 @@ def mesh(opened: Opened) -> "Figure":
     return figure
 
 
-def holdings(opened: Opened) -> list[Holding]:
+def holdings(opened: TrainedRun) -> list[Holding]:
     """The holdings of each device, row by row of the mesh."""
     size, leaves = opened.config.train.batch_size, jax.tree.leaves(opened.state.params)
     check_batch(opened.mesh.shape[DATA], "train.batch_size", size)
@@ -98,7 +98,7 @@ def _crossings(network: NetworkConfig) -> str:
     return f"along {TOWER}: crossings, at {', '.join((*network.crossings, SCORES))}"
 
 
-def span(name: str, part: range) -> str:
+def part_words(name: str, part: range) -> str:
     """A part in words: tower 0, or towers 0-1."""
     return f"{name} {part[0]:,}" if len(part) == 1 else f"{name}s {part[0]:,}-{part[-1]:,}"
 
@@ -110,8 +110,8 @@ def _draw_device(axes: "Axes", holding: Holding, height: float, width: float) ->
     left = holding.column * (width + ACROSS)
     axes.add_patch(Rectangle((left, height), width, HEIGHT, facecolor="white", edgecolor=INK, linewidth=1))
     lines = (
-        span("tower", holding.towers),
-        span("picture", holding.pictures),
+        part_words("tower", holding.towers),
+        part_words("picture", holding.pictures),
         f"{holding.parameters:,} parameters",
     )
     middle = left + width / 2

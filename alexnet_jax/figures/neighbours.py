@@ -9,7 +9,7 @@ import numpy as np
 
 from alexnet_jax.figures.style import INK, SMALL, bare, head, percent, sheet, short
 from alexnet_jax.trained.features import last_hidden, make_features, split_features
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ class Nearest:
             self.shown += len(block)
 
 
-def find_nearest(opened: Opened, rows: np.ndarray, count: int, split: str = "train") -> Nearest:
+def find_nearest(opened: TrainedRun, rows: np.ndarray, count: int, split: str = "train") -> Nearest:
     """The pictures of a split that are nearest to rows of the validation split."""
     stage = last_hidden(opened.config.network)
     pictures, _ = opened.packed.read("validation", rows)
@@ -53,7 +53,7 @@ def find_nearest(opened: Opened, rows: np.ndarray, count: int, split: str = "tra
     return nearest
 
 
-def neighbours(opened: Opened, rows: np.ndarray | None = None) -> "Figure":
+def neighbours(opened: TrainedRun, rows: np.ndarray | None = None) -> "Figure":
     """Rows of the validation split, the first of as many classes as there are if none are given."""
     rows = one_of_each(opened) if rows is None else rows
     nearest = find_nearest(opened, rows, NEAREST)
@@ -86,7 +86,7 @@ def neighbours(opened: Opened, rows: np.ndarray | None = None) -> "Figure":
     return figure
 
 
-def one_of_each(opened: Opened) -> np.ndarray:
+def one_of_each(opened: TrainedRun) -> np.ndarray:
     """The first validation picture of each of the first few classes."""
     labels = opened.answers[1]
     first = [np.flatnonzero(labels == kind)[:1] for kind in range(opened.config.network.classes)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from alexnet_jax.config.fields import NetworkConfig, Operation
 from alexnet_jax.figures.style import COLOURS, FAINT, INK, SMALL, SPELT, USUAL, bare, head, sheet
 from alexnet_jax.network.shapes import POOL_OF, SCORES, layer_sizes, stage_names
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ class Line:
     crossing: bool
 
 
-def towers(opened: Opened) -> "Figure":
+def towers(opened: TrainedRun) -> "Figure":
     """The network of a run."""
     return draw_towers(opened.config.network)
 
@@ -65,7 +65,7 @@ def draw_towers(network: NetworkConfig) -> "Figure":
         if stage.tower < 1:  # all towers do the same
             middle = heights[stage.name] + HEIGHT / 2
             axes.text(0, middle, stage.name, va="center", fontsize=USUAL, color=INK)
-            axes.text(0.62, middle, describe(network, stage), va="center", fontsize=SMALL, color=FAINT)
+            axes.text(0.62, middle, stage_words(network, stage), va="center", fontsize=SMALL, color=FAINT)
     _name_towers(axes, network, heights[IMAGES])
     head(figure, _verdict(network))
     return figure
@@ -107,7 +107,7 @@ def _made(
     return (units,), (math.prod(read), units)
 
 
-def describe(network: NetworkConfig, stage: Stage) -> str:
+def stage_words(network: NetworkConfig, stage: Stage) -> str:
     """A stage in words."""
     name, pool = stage.name, network.pool
     if name == IMAGES:

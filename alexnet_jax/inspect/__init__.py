@@ -24,7 +24,7 @@ from alexnet_jax.inspect.traffic import by_layer, communication, compiled_step, 
 from alexnet_jax.sharding.mesh import DATA, TOWER, check_towers, choose_shape, make_mesh
 from alexnet_jax.sharding.platform import simulate_cpu_devices
 from alexnet_jax.storage.workdir import Workdir
-from alexnet_jax.trained.opened import Opened, open_run
+from alexnet_jax.trained.opened import TrainedRun, load_run
 
 __all__ = ["by_layer", "communication", "compiled_step", "counted", "load", "responses", "scores"]
 __all__ += ["show_sharding", "simulate_cpu_devices", "table", "tower"]
@@ -32,13 +32,13 @@ __all__ += ["show_sharding", "simulate_cpu_devices", "table", "tower"]
 Shape = tuple[int, int]
 
 
-def load(workdir: str | os.PathLike, step: int | None = None, mesh: Shape | Mesh | None = None) -> Opened:
+def load(workdir: str | os.PathLike, step: int | None = None, mesh: Shape | Mesh | None = None) -> TrainedRun:
     """A run at a step or its newest checkpoint, on its own mesh, or on (data, tower), or on a jax Mesh."""
     folder = Workdir(os.fspath(workdir))
     config = folder.read_config()
     placed = _adopt(config, mesh) if isinstance(mesh, Mesh) else _make(config, mesh)
     with _quiet():
-        return open_run(folder, step, placed)
+        return load_run(folder, step, placed)
 
 
 def tower(tree: Any, number: int) -> Any:
@@ -79,7 +79,7 @@ def _adopt(config: Config, mesh: Mesh) -> Mesh:
 
 
 def _on(config: Config, data: int, tower: int) -> Config:
-    return arguments.chosen(config, mesh=f"{data}x{tower}")
+    return arguments.with_flags(config, mesh=f"{data}x{tower}")
 
 
 def _slice(x: jax.Array, number: int) -> jax.Array:

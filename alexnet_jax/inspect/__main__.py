@@ -19,7 +19,7 @@ from alexnet_jax.inspect.traffic import communication
 from alexnet_jax.sharding.mesh import DATA, TOWER
 from alexnet_jax.storage.workdir import Workdir
 from alexnet_jax.text import nearest
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run.")
 STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest if not given.")
@@ -44,7 +44,7 @@ def main(what: str = "") -> None:
         SHOWN[name](run)
 
 
-def _shardings(run: Opened) -> None:
+def _shardings(run: TrainedRun) -> None:
     """A drawing of each parameter; one for all that lie alike."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for path, x in jax.tree_util.tree_leaves_with_path(run.state.params):
@@ -55,7 +55,7 @@ def _shardings(run: Opened) -> None:
         print("\n".join((*facts, *grid)))
 
 
-SHOWN: dict[str, Callable[[Opened], None]] = {
+SHOWN: dict[str, Callable[[TrainedRun], None]] = {
     "parameters": lambda run: print(table(run.state.params)),
     "shardings": _shardings,
     "communication": lambda run: print(communication(run)),

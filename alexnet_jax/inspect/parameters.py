@@ -20,7 +20,7 @@ from alexnet_jax.errors import ConfigError
 from alexnet_jax.inspect.layout import device_bytes, device_words, parts, spec_words
 from alexnet_jax.sharding.mesh import REPLICATED, TOWER, shard
 from alexnet_jax.sharding.platform import cpu_options, platform_of
-from alexnet_jax.text import table as columns
+from alexnet_jax.text import columns
 
 HEADINGS = ("parameter", "shape", "spec", "bytes", "tower", "devices", "mean", "deviation", "norm")
 TOGETHER = 4  # arrays that a program reduces

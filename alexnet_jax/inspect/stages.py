@@ -21,8 +21,8 @@ from alexnet_jax.learning.state import Batch
 from alexnet_jax.network.shapes import stage_names
 from alexnet_jax.sharding.mesh import DATA
 from alexnet_jax.sharding.rows import check_batch
-from alexnet_jax.text import table as columns
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.text import columns
+from alexnet_jax.trained.opened import TrainedRun
 
 SPLIT, LAST = "validation", "fc8"
 HEADINGS = ("stage", "tower", "mean", "deviation", "zeros", "norm", "gradient mean", "deviation", "norm")
@@ -38,7 +38,7 @@ class Response:
     gradient: TowerStatistics
 
 
-def responses(run: Opened, pictures: int | None = None) -> str:
+def responses(run: TrainedRun, pictures: int | None = None) -> str:
     """A table of them; of as many validation pictures as are evaluated at a time, if nothing is said."""
     found = measured(run, first_pictures(run, pictures))
     cells = [HEADINGS]
@@ -51,7 +51,7 @@ def responses(run: Opened, pictures: int | None = None) -> str:
     return "\n".join(columns(cells, right=tuple(range(1, len(HEADINGS)))))
 
 
-def measured(run: Opened, batch: Batch) -> list[Response]:
+def measured(run: TrainedRun, batch: Batch) -> list[Response]:
     """Every stage of every tower: of centre views, without dropout."""
     looks = jax.device_get(_look_step(run.config, run.mesh)(run.state, run.pixels, batch))
     return [
@@ -61,14 +61,14 @@ def measured(run: Opened, batch: Batch) -> list[Response]:
     ]
 
 
-def scores(run: Opened, pictures: int | None = None) -> np.ndarray:
+def scores(run: TrainedRun, pictures: int | None = None) -> np.ndarray:
     """The scores of each class, before the softmax, for the same pictures."""
     batch = first_pictures(run, pictures)
     found = _score_step(run.config, run.mesh)(run.state, run.pixels, batch.pictures)[LAST]
     return np.concatenate(np.asarray(found), axis=-1)[:, : run.config.network.classes]
 
 
-def first_pictures(run: Opened, pictures: int | None = None) -> Batch:
+def first_pictures(run: TrainedRun, pictures: int | None = None) -> Batch:
     """The first validation pictures, on the mesh."""
     there = run.packed.images(SPLIT)
     if pictures is None:

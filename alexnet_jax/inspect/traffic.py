@@ -10,17 +10,17 @@ from alexnet_jax.errors import ConfigError
 from alexnet_jax.planning.arithmetic import exchanged
 from alexnet_jax.planning.collectives import OTHER, totals
 from alexnet_jax.planning.compiling import Program, compile_step
-from alexnet_jax.planning.page import communication as lines
+from alexnet_jax.planning.page import communication_lines
 from alexnet_jax.sharding.mesh import DATA, TOWER
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 
-def communication(run: Opened) -> str:
+def communication(run: TrainedRun) -> str:
     """The collectives of the compiled step: operation, axis, devices, bytes, the layers that each serves."""
-    return "\n".join(lines(run.config, run.mesh.devices.shape, compiled_step(run)))
+    return "\n".join(communication_lines(run.config, run.mesh.devices.shape, compiled_step(run)))
 
 
-def compiled_step(run: Opened) -> Program:
+def compiled_step(run: TrainedRun) -> Program:
     """The step, compiled once for a run and a mesh, with the collectives that were `asked` for and `done`."""
     train, data = run.config.train, run.mesh.shape[DATA]
     cut = train.blocks or train.batch_size
@@ -34,12 +34,12 @@ def compiled_step(run: Opened) -> Program:
     return _compiled(run.config, run.mesh)
 
 
-def counted(run: Opened) -> dict[tuple[str, str], int]:
+def counted(run: TrainedRun) -> dict[tuple[str, str], int]:
     """The number of operations of a kind along an axis in the compiled step."""
     return dict(collections.Counter((one.kind, one.axis) for one in compiled_step(run).done))
 
 
-def by_layer(run: Opened) -> dict[tuple[str, str], tuple[int, int]]:
+def by_layer(run: TrainedRun) -> dict[tuple[str, str], tuple[int, int]]:
     """Bytes by (axis, layer) that a device gives to each other one: as asked for, and by arithmetic."""
     asked = totals(compiled_step(run).asked)
     wanted = exchanged(run.config, run.mesh.shape[DATA], run.mesh.shape[TOWER])

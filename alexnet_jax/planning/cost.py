@@ -55,7 +55,7 @@ def floors(config: Config, data: int, tower: int, each: int, chip: Chip) -> Floo
     )
 
 
-def joined(each: int, chip: Chip) -> int:
+def fast_devices(each: int, chip: Chip) -> int:
     """Devices with fast links to each other: a host's GPUs, a slice of TPUs."""
     return chip.joined if chip.platform == "tpu" else each
 
@@ -64,7 +64,7 @@ def _exchange(part: float, tower: int, each: int, chip: Chip) -> float:
     """Every tower's device sends its part to each of the others, in turn."""
     if tower == 1:
         return 0.0
-    speed = chip.pair if joined(each, chip) % tower == 0 else chip.between
+    speed = chip.pair if fast_devices(each, chip) % tower == 0 else chip.between
     return part * (tower - 1) / speed
 
 
@@ -72,7 +72,7 @@ def _reduction(part: float, data: int, tower: int, each: int, chip: Chip) -> flo
     """Rings of all rows, one for each of the mesh's towers; hosts share their way out among them."""
     if data == 1:
         return 0.0
-    rows = max(1, joined(each, chip) // tower)  # of devices with fast links to each other
+    rows = max(1, fast_devices(each, chip) // tower)  # of devices with fast links to each other
     hops = 2 * HOP * (data - 1).bit_length()
     ring = 2 * (data - 1) / data * part
     inside = ring / chip.ring if rows > 1 else 0.0

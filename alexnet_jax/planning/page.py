@@ -12,15 +12,15 @@ from alexnet_jax.planning.collectives import OTHER, totals
 from alexnet_jax.planning.compiling import Plan, Program, surprises
 from alexnet_jax.planning.cost import HOP, Floors, floors, with_batch
 from alexnet_jax.sharding.mesh import DATA, TOWER
-from alexnet_jax.text import table
+from alexnet_jax.text import columns
 
 MOST_DEVICES = 4096
 HEADINGS = ("devices", "mesh", "batch", "products", "memory", "towers", "gradients", "step", "bound", "")
 
 
-def show(plan: Plan) -> str:
+def plan_text(plan: Plan) -> str:
     """The text of a plan."""
-    parts = [_head(plan), communication(plan.config, plan.shape, plan.program)]
+    parts = [_head(plan), communication_lines(plan.config, plan.shape, plan.program)]
     if plan.chip:
         parts += [_floors(plan, plan.chip), _scaling(plan, plan.chip)]
     return "\n\n".join("\n".join(lines) for lines in parts)
@@ -45,14 +45,14 @@ def _head(plan: Plan) -> Iterator[str]:
     yield f"         compiled in {program.seconds:.1f} s by jax {jax.__version__}"
 
 
-def communication(config: Config, shape: tuple[int, int], program: Program) -> Iterator[str]:
+def communication_lines(config: Config, shape: tuple[int, int], program: Program) -> Iterator[str]:
     """Bytes that each device sends to the others in a step, as compiled and as the program asks."""
     yield "What each device sends to each of the others in a step, as compiled:"
     alike = collections.Counter(
         (one.kind, one.axis, f"{one.group}", f"{one.bytes:,}") for one in program.done
     )
     rows = [(*names, f"{times} x {size}") for (*names, size), times in alike.items()]
-    lines = table([("operation", "axis", "devices", "bytes"), *rows], right=(2, 3)) if rows else ["nothing"]
+    lines = columns([("operation", "axis", "devices", "bytes"), *rows], right=(2, 3)) if rows else ["nothing"]
     yield from (f"  {line}" for line in lines)
     yield "Asked for by the program, layer by layer:"
     for axis, what in ((TOWER, "crossings, forward and backward"), (DATA, "gradients")):
@@ -121,7 +121,7 @@ def _rows(found: list[list[Floors]]) -> Iterator[str]:
             sizes = (f"{cost.data * cost.tower:,}", f"{cost.data}x{cost.tower}", f"{cost.batch:,}")
             times = (cost.products, cost.memory, cost.exchange, cost.reduction, cost.step)
             rows.append((*sizes, *map(_ms, times), cost.bound, "*" if cost is best else ""))
-    yield from (f"  {line}" for line in table(rows, right=range(8)))
+    yield from (f"  {line}" for line in columns(rows, right=range(8)))
 
 
 def _choice(grown: list[list[Floors]]) -> str:

@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from alexnet_jax.cli import shorter
 from alexnet_jax.config.fields import Config, ExpectedConfig
-from alexnet_jax.reporting.report import describe
+from alexnet_jax.reporting.report import metrics_words
 from alexnet_jax.storage.workdir import Workdir
-from alexnet_jax.text import table
+from alexnet_jax.text import columns
 
 HEADINGS = ("result", "step", "top-1 error", "top-5 error", "loss", "views")
 UNKNOWN = "-"
@@ -19,7 +19,7 @@ UNKNOWN = "-"
 
 def closing(config: Config, workdir: Workdir, metrics: dict[str, float], seconds: float, recipe: str) -> str:
     """The last lines of a run; `recipe` is what --config was given."""
-    done = f"done   validation {describe(metrics)}  in {tqdm.format_interval(seconds)}"
+    done = f"done   validation {metrics_words(metrics)}  in {tqdm.format_interval(seconds)}"
     return "\n".join(
         [
             done,
@@ -43,7 +43,7 @@ def results(expected: ExpectedConfig, views: int, lines: list[dict[str, Any]]) -
         rows.append(
             ("expected", UNKNOWN, _percent(expected.top1_error), UNKNOWN, UNKNOWN, f"{expected.views}")
         )
-    text = "\n".join(table(rows, right=range(1, len(HEADINGS))))
+    text = "\n".join(columns(rows, right=range(1, len(HEADINGS))))
     if not expected.views:
         return f"{text}\nexpected  not known for this config"
     return f"{text}\n{_verdict(expected, views, end)}" if end else text

@@ -13,7 +13,7 @@ from alexnet_jax.data.batches import PackedSet
 from alexnet_jax.network.layers import Params
 from alexnet_jax.network.shapes import POOL_OF, layer_sizes
 from alexnet_jax.sharding.mesh import DATA, TOWER
-from alexnet_jax.text import table
+from alexnet_jax.text import columns
 
 COLUMNS = ("layer", "output", "kernel", "parameters", "spec", "reads", "then")
 MOST_ROWS = 8  # of devices that are drawn
@@ -74,7 +74,7 @@ def network_table(config: NetworkConfig, params: Params) -> str:
         reads = "all towers" if name in config.crossings else "pictures" if name == "conv1" else "its tower"
         then = ", ".join(_then(config, name, sizes))
         rows.append((name, output, " x ".join(map(str, kernel.shape)), f"{count:,}", spec, reads, then))
-    lines = table(rows, right=(1, 3))
+    lines = columns(rows, right=(1, 3))
     one = "1 tower" if config.towers == 1 else f"{config.towers} towers, the first axis of every array"
     return "\n".join([f"net    {one}; {config.precision}", *(f"       {line}" for line in lines)])
 

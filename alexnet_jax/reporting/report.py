@@ -57,7 +57,7 @@ class Report:
         if host is not None and not self._bar.disable:
             self._bar.set_description_str(_short(values, host))
             return
-        text = f"{step:>7}/{self.total}  {split:<10}  {describe(values)}"
+        text = f"{step:>7}/{self.total}  {split:<10}  {metrics_words(values)}"
         if host is not None:
             text += f"  {_describe_host(host)}  {self._time_left(step)} left"
         self.say(text)
@@ -84,7 +84,7 @@ class Report:
         return tqdm.format_interval(pace * (self.total - step))
 
 
-def describe(values: dict[str, Any]) -> str:
+def metrics_words(values: dict[str, Any]) -> str:
     """Metrics for a person."""
     words = [f"loss {values['loss']:.4f}"]
     words += [f"top-{k} error {100 * values[f'top{k}_error']:.1f} %" for k in (1, 5)]

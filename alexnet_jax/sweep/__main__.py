@@ -11,7 +11,7 @@ from alexnet_jax.errors import ConfigError, RefusedError, UserError
 from alexnet_jax.storage.workdir import Workdir
 from alexnet_jax.sweep.jobs import deal, outcome, read_table, refuse, write_table
 from alexnet_jax.sweep.running import LOG, run_all
-from alexnet_jax.sweep.table import notes, plain
+from alexnet_jax.sweep.table import notes, terminal_table
 from configs.variants import difference
 
 CONFIG = arguments.define_config_flag()
@@ -33,7 +33,7 @@ def main() -> None:
 
     def show_table() -> None:
         rows = (read_table if TABLE.value else write_table)(jobs, paper, len(seeds), root)
-        print(f"\n{plain(rows)}\n\n{fill(notes(rows), 100)}")
+        print(f"\n{terminal_table(rows)}\n\n{fill(notes(rows), 100)}")
 
     if TABLE.value:
         show_table()

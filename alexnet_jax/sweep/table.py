@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alexnet_jax.text import table
+from alexnet_jax.text import columns
 
 HEADINGS = ("variant", "seeds", "steps", "top-1 error, %", "difference", "the paper's", "here")
 
@@ -93,9 +93,9 @@ def notes(rows: Sequence[Comparison]) -> str:
     return text
 
 
-def plain(rows: Sequence[Comparison]) -> str:
+def terminal_table(rows: Sequence[Comparison]) -> str:
     """The table for a terminal."""
-    return "\n".join(table([HEADINGS, *map(_cells, rows)]))
+    return "\n".join(columns([HEADINGS, *map(_cells, rows)]))
 
 
 def markdown(rows: Sequence[Comparison]) -> str:

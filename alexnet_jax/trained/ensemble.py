@@ -13,12 +13,12 @@ from alexnet_jax.config.fields import Config
 from alexnet_jax.errors import ConfigError, RefusedError
 from alexnet_jax.learning.metrics import score
 from alexnet_jax.storage.workdir import Workdir
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 FIRST_STEP, LAST_STEP = 0.5, 0.02  # of the search, where an even weight is 1
 
 
-def evaluate_together(runs: Iterable[Opened], fitted: bool) -> dict[str, Any]:
+def evaluate_together(runs: Iterable[TrainedRun], fitted: bool) -> dict[str, Any]:
     """The metrics of the ensemble, and of each member; one is opened after the other."""
     members, answers, labels = [], [], None
     for run in runs:

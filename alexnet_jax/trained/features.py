@@ -14,7 +14,7 @@ from alexnet_jax.learning.prediction import make_activation_step
 from alexnet_jax.network.shapes import stage_names
 from alexnet_jax.sharding.mesh import DATA
 from alexnet_jax.sharding.rows import place_rows
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 Features = Callable[[np.ndarray], np.ndarray]
 
@@ -31,7 +31,7 @@ def check_stage(config: NetworkConfig, stage: str) -> None:
         raise ConfigError(f"the network has no stage {stage!r}; it has {', '.join(stages)}")
 
 
-def make_features(opened: Opened, stage: str, most: int) -> Features:
+def make_features(opened: TrainedRun, stage: str, most: int) -> Features:
     """The activations f32[b, ..., units] of a stage for up to `most` pictures, tower after tower."""
     check_stage(opened.config.network, stage)
     rows = opened.mesh.shape[DATA]
@@ -49,7 +49,7 @@ def make_features(opened: Opened, stage: str, most: int) -> Features:
     return features
 
 
-def split_features(opened: Opened, stage: str, split: str) -> Generator[tuple[np.ndarray, np.ndarray]]:
+def split_features(opened: TrainedRun, stage: str, split: str) -> Generator[tuple[np.ndarray, np.ndarray]]:
     """Features and labels of a whole split, batch by batch, in its order."""
     size, images = opened.config.evaluation.batch_size, opened.packed.images(split)
     features = make_features(opened, stage, min(size, images))
@@ -60,7 +60,7 @@ def split_features(opened: Opened, stage: str, split: str) -> Generator[tuple[np
             progress.update(len(labels))
 
 
-def write_split(opened: Opened, stage: str, split: str, path: Path) -> tuple[int, ...]:
+def write_split(opened: TrainedRun, stage: str, split: str, path: Path) -> tuple[int, ...]:
     """`features`, `labels` and `class_names` of a split, in its order."""
     found: list[np.ndarray] = []
 
@@ -75,7 +75,7 @@ def write_split(opened: Opened, stage: str, split: str, path: Path) -> tuple[int
 
 
 def write_files(
-    opened: Opened, stage: str, files: Iterator[FileBatch], most: int, path: Path
+    opened: TrainedRun, stage: str, files: Iterator[FileBatch], most: int, path: Path
 ) -> tuple[tuple[int, ...], list[File]]:
     """`features` and `pictures` (names) of the files that can be read, at `most` so many; and the others."""
     good: list[Path] = []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Opened:
+class TrainedRun:
     """A run that is opened to be read; `state` lies on `mesh`."""
 
     workdir: Workdir
@@ -90,11 +90,11 @@ class Opened:
         return device_pixels(self.config.augment, self.mesh, self.facts.statistics)
 
 
-def open_run(
+def load_run(
     workdir: Workdir, step: int | None = None, mesh: Mesh | None = None, config: Config | None = None
-) -> Opened:
+) -> TrainedRun:
     """A run at a step, or at its newest checkpoint; on its own mesh and by its own config, or by others."""
     config = config or workdir.read_config()
     mesh = open_mesh(config.mesh, config.network.towers) if mesh is None else mesh
     with contextlib.closing(Checkpoints(workdir.checkpoints)) as checkpoints:
-        return Opened(workdir, config, mesh, restore(checkpoints, step, config, mesh))
+        return TrainedRun(workdir, config, mesh, restore(checkpoints, step, config, mesh))

@@ -14,7 +14,7 @@ from alexnet_jax.data.picture_files import FileBatch
 from alexnet_jax.learning.prediction import make_prediction_step
 from alexnet_jax.sharding.mesh import DATA
 from alexnet_jax.sharding.rows import place_rows
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 TOP = 5
 MOST = 32  # pictures in a batch: while it is computed the next is decoded
@@ -42,7 +42,7 @@ class Answer:
 class Predictor:
     """An opened run's network: the log-probabilities of batches of one size."""
 
-    def __init__(self, opened: Opened):
+    def __init__(self, opened: TrainedRun):
         self.opened, config = opened, opened.config
         self.step = make_prediction_step(config, opened.mesh, config.evaluation.views)
 

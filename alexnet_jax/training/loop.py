@@ -21,7 +21,7 @@ from alexnet_jax.learning.step import Health, TrainStep, make_train_step, no_tot
 from alexnet_jax.reporting.closing import closing
 from alexnet_jax.reporting.overview import overview
 from alexnet_jax.reporting.profile import Profile
-from alexnet_jax.reporting.report import HostStatus, Report, describe
+from alexnet_jax.reporting.report import HostStatus, Report, metrics_words
 from alexnet_jax.signals import Guard
 from alexnet_jax.storage.checkpoint import Checkpoints, Retention
 from alexnet_jax.storage.workdir import Workdir
@@ -78,7 +78,7 @@ def is_complete(config: Config, workdir: Workdir, checkpoints: Checkpoints, tota
         return False
     workdir.check_metrics(config)
     if final:
-        print(f"already complete: step {latest}, validation {describe(final)}")
+        print(f"already complete: step {latest}, validation {metrics_words(final)}")
     return True
 
 

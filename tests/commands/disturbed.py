@@ -89,9 +89,9 @@ class Disturber:
 
     def starting(self, preflight: Callable) -> Callable:
         def patched(*given: Any) -> Any:
-            from alexnet_jax.cluster.joining import joined
+            from alexnet_jax.cluster.joining import cluster_state
 
-            self.process = joined().process_id
+            self.process = cluster_state().process_id
             self.come("starting")
             return preflight(*given)
 

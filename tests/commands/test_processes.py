@@ -12,7 +12,7 @@ import pytest
 from alexnet_jax.errors import PREEMPTED, REFUSED
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.storage.workdir import Workdir
-from alexnet_jax.trained.opened import open_run
+from alexnet_jax.trained.opened import load_run
 from configs import quickstart
 from tests.commands.disturbed import launcher, python
 from tests.commands.programs import train_here
@@ -75,7 +75,7 @@ def test_four_processes(tmp_path: Path, data_dir: Path) -> None:
     assert sum("tfevents" in path.name for path in four.iterdir()) == 1
     workdir = Workdir(str(four))
     for shape in ((1, 1), (4, 2)):
-        found = open_run(workdir, mesh=make_mesh(*shape)).evaluate()
+        found = load_run(workdir, mesh=make_mesh(*shape)).evaluate()
         logged = lines(four)[-1]
         assert found["loss"] == pytest.approx(logged["loss"], rel=1e-5)
         assert found["top1_error"] == pytest.approx(logged["top1_error"], abs=1e-3)

@@ -60,11 +60,11 @@ def test_a_gpu_that_is_not_used(monkeypatch: pytest.MonkeyPatch, narrow: Config)
 
 
 def test_the_mesh(narrow: Config) -> None:
-    assert machine.mesh(narrow) == (OK, "4 x 2 (data x tower), 0 of 8 devices idle")
+    assert machine.mesh_shape(narrow) == (OK, "4 x 2 (data x tower), 0 of 8 devices idle")
     two = dataclasses.replace(narrow, mesh=dataclasses.replace(narrow.mesh, data=1, tower=2))
-    assert machine.mesh(two) == (WARN, "1 x 2 (data x tower), 6 of 8 devices idle")
+    assert machine.mesh_shape(two) == (WARN, "1 x 2 (data x tower), 6 of 8 devices idle")
     odd = dataclasses.replace(narrow, train=dataclasses.replace(narrow.train, batch_size=10))
-    found = check("mesh", machine.mesh, odd)
+    found = check("mesh", machine.mesh_shape, odd)
     assert found.verdict == FIX
     assert "train.batch_size=10 does not divide over the mesh's 4 data rows" in found.words
 

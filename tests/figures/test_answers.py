@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.figures.answers import SHOWN, answers, chosen, likeliest
-from alexnet_jax.figures.confusion import confusion, mistakes, table
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.figures.confusion import confusion, count_pairs, mistakes
+from alexnet_jax.trained.opened import TrainedRun
 
 
 def test_likeliest() -> None:
@@ -22,7 +22,7 @@ def test_chosen() -> None:
     assert chosen(given, np.array([0, 1, 0, 0]), 2).tolist() == [0, 1]
 
 
-def test_bars(opened: Opened) -> None:
+def test_bars(opened: TrainedRun) -> None:
     """Under each picture five bars as long as the probabilities, the right class in a colour of its own."""
     given, labels = opened.answers
     figure = answers(opened)
@@ -49,17 +49,17 @@ def test_bars(opened: Opened) -> None:
 def test_the_table() -> None:
     shares = [[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.1, 0.3, 0.6], [0.1, 0.6, 0.3], [0.6, 0.3, 0.1]]
     given = np.log(np.array(shares))
-    counts = table(given, np.array([0, 0, 2, 2, 2]))
+    counts = count_pairs(given, np.array([0, 0, 2, 2, 2]))
     assert counts.tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1]]
     assert mistakes(counts) == [(0, 1, 1), (2, 0, 1), (2, 1, 1)]
     assert mistakes(counts, 2) == [(0, 1, 1), (2, 0, 1)]
 
 
-def test_confusions(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_confusions(opened: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every number of the table stands where it belongs; with many classes the worst are listed."""
     given, labels = opened.answers
     (axes,) = confusion(opened).axes
-    counts, found = table(given, labels), np.zeros((10, 10), int)
+    counts, found = count_pairs(given, labels), np.zeros((10, 10), int)
     for text in axes.texts:
         column, line = text.get_position()
         found[line, column] = int(text.get_text().replace(",", ""))

@@ -17,27 +17,27 @@ from alexnet_jax.data.shards import PackedForm
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.figures.augmentation import augmentations, colour_noise
 from alexnet_jax.learning.loss import example_keys
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 from tests.data.conftest import plan
 from tests.figures.untrained import untrained
 
 SOURCE = {"last_offset": True, "mean": "centre", "colour_divides": True, "shared_by": 32}
 
 
-def opened(config: Config, home: Path, encoding: str = "raw", **augment: Any) -> Opened:
+def opened(config: Config, home: Path, encoding: str = "raw", **augment: Any) -> TrainedRun:
     """A run on forty pictures."""
     data = dataclasses.replace(config.data, name="toyshapes", dir=str(home), encoding=encoding)
     augment = dataclasses.replace(config.augment, **augment)
     return untrained(dataclasses.replace(config, data=data, augment=augment), home, tower=2)
 
 
-def deviations(run: Opened) -> np.ndarray:
+def deviations(run: TrainedRun) -> np.ndarray:
     """Section 4.1 in float64: the components of the training pixels, as columns, times a tenth of roots."""
     values, vectors = np.linalg.eigh(run.packed.statistics.covariance)
     return 0.1 * vectors * np.sqrt(values)
 
 
-def shifts(run: Opened) -> np.ndarray:
+def shifts(run: TrainedRun) -> np.ndarray:
     """The colour that each draw adds: [draws, 3]."""
     keys = example_keys(run.config.seed, jnp.zeros((), jnp.int32), 32)[:, 1]
     draws = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)

@@ -12,7 +12,7 @@ from alexnet_jax.config.fields import Config
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.figures.curves import curves
 from alexnet_jax.learning.schedule import learning_rate
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 from tests.figures.untrained import stateless
 
 EPOCH = 5  # steps, of batches of 8 out of 40 pictures
@@ -35,7 +35,7 @@ def changed(config: Config, home: Path, classes: int = 10, **schedule: Any) -> C
     )
 
 
-def made_up(config: Config, path: Path, every: int = 3) -> Opened:
+def made_up(config: Config, path: Path, every: int = 3) -> TrainedRun:
     """A run of twelve epochs of five steps that reports every third, and validates every second epoch."""
     opened, errors = stateless(config, path), []
     for step in range(1, EPOCHS * EPOCH + 1):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.config.fields import Config
-from alexnet_jax.figures.functions import functions, responses, unit
+from alexnet_jax.figures.functions import functions, lrn_responses, unit
 from configs import four_layers, imagenet
 from tests.figures.untrained import recipe, stateless
 
@@ -58,7 +58,7 @@ def test_bars_are_the_formula(module: ModuleType, variant: str, alpha: float, tm
     lrn, figure = config.network.lrn, functions(stateless(config, tmp_path))
     axes = figure.axes[2]
     before, after = ([bar.get_height() for bar in bars] for bars in axes.containers)
-    row, _ = responses(lrn)
+    row, _ = lrn_responses(lrn)
     np.testing.assert_allclose(before, row)
     wanted = normalised(row.astype(np.float64), lrn.size, lrn.k, alpha, lrn.beta)
     np.testing.assert_allclose(after, wanted, rtol=1e-5)
@@ -69,7 +69,7 @@ def test_bars_are_the_formula(module: ModuleType, variant: str, alpha: float, tm
 def test_what_groups_show(narrow: Config) -> None:
     """Groups do not see each other; a strong neighbour holds a weak one down, and strong ones each other."""
     lrn = narrow.network.lrn
-    before, after = responses(lrn)
+    before, after = lrn_responses(lrn)
     filled = np.flatnonzero(before)
     groups = np.split(filled, np.flatnonzero(np.diff(filled) > 1) + 1)
     assert [len(group) for group in groups] == [1, 1, 5, 5]
@@ -86,5 +86,5 @@ def test_a_run_without_normalisation(tmp_path: Path) -> None:
 
 def test_alpha_of_nothing(narrow: Config) -> None:
     """LRN then divides all by the same."""
-    before, after = responses(dataclasses.replace(narrow.network.lrn, alpha=0.0))
+    before, after = lrn_responses(dataclasses.replace(narrow.network.lrn, alpha=0.0))
     np.testing.assert_allclose(after, before / 2**0.75, rtol=1e-6)

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
-from alexnet_jax.figures.maps import GAP, SIDE, maps, montage, responses
+from alexnet_jax.figures.maps import GAP, SIDE, activations, maps, montage
 from alexnet_jax.network.shapes import layer_sizes
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.trained.opened import Opened, open_run
+from alexnet_jax.trained.opened import TrainedRun, load_run
 
 
 def test_montage() -> None:
@@ -22,10 +22,10 @@ def test_montage() -> None:
     assert np.unique(small[:, :SIDE]).tolist() == [3] and np.unique(small[:, SIDE + GAP :]).tolist() == [4]
 
 
-def test_the_figure(opened: Opened) -> None:
+def test_the_figure(opened: TrainedRun) -> None:
     """All maps of all layers of both towers, as the network makes them, and what is said of them."""
     (picture,), _ = opened.packed.read("validation", np.array([2]))
-    found = responses(opened, picture)
+    found = activations(opened, picture)
     sizes = layer_sizes(opened.config.network)
     figure = maps(opened, 2)
     above, *drawn = figure.axes
@@ -42,10 +42,10 @@ def test_the_figure(opened: Opened) -> None:
             assert tower.shape[:-1] == ((sizes[name],) * 2 if name in sizes else ())
 
 
-def test_on_another_mesh(opened: Opened) -> None:
+def test_on_another_mesh(opened: TrainedRun) -> None:
     """Rows of devices that have nothing to do get the same picture."""
     (picture,), _ = opened.packed.read("validation", np.array([0]))
-    wide = responses(open_run(opened.workdir, mesh=make_mesh(4, 2)), picture)
-    for name, found in responses(opened, picture).items():
+    wide = activations(load_run(opened.workdir, mesh=make_mesh(4, 2)), picture)
+    for name, found in activations(opened, picture).items():
         np.testing.assert_allclose(wide[name], found, rtol=1e-4, atol=1e-5)
     assert jax.device_count() == 8

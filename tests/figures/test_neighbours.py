@@ -6,7 +6,7 @@ import pytest
 from alexnet_jax.figures import neighbours
 from alexnet_jax.figures.neighbours import NEAREST, Nearest, find_nearest
 from alexnet_jax.trained.features import last_hidden, make_features, split_features
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 
 def brute_force(queries: np.ndarray, vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +34,7 @@ def test_against_brute_force(block: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-def test_over_a_whole_split(opened: Opened) -> None:
+def test_over_a_whole_split(opened: TrainedRun) -> None:
     """Every training picture is compared, the last ones too, which do not fill a batch."""
     stage, rows = last_hidden(opened.config.network), np.array([3, 1, 4])
     nearest = find_nearest(opened, rows, NEAREST)
@@ -47,7 +47,7 @@ def test_over_a_whole_split(opened: Opened) -> None:
 
 
 @pytest.mark.slow
-def test_the_figure(opened: Opened) -> None:
+def test_the_figure(opened: TrainedRun) -> None:
     """A line for each picture: itself, then the training pictures that were found, with their distances."""
     rows = np.array([3, 1])
     nearest, names = find_nearest(opened, rows, NEAREST), opened.packed.class_names

@@ -13,10 +13,10 @@ from alexnet_jax.config.fields import Config
 from alexnet_jax.learning.state import abstract_state
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.storage.workdir import Workdir
-from alexnet_jax.trained.opened import Opened
+from alexnet_jax.trained.opened import TrainedRun
 
 
-def untrained(config: Config, path: Path, data: int = 1, tower: int = 1) -> Opened:
+def untrained(config: Config, path: Path, data: int = 1, tower: int = 1) -> TrainedRun:
     """A run at its beginning, on a mesh, with weights that NumPy draws: nothing is compiled."""
     mesh, rng = make_mesh(data, tower), np.random.default_rng(0)
 
@@ -26,12 +26,12 @@ def untrained(config: Config, path: Path, data: int = 1, tower: int = 1) -> Open
     shapes = abstract_state(config, mesh)
     step = jax.device_put(np.zeros((), shapes.step.dtype), shapes.step.sharding)
     state = dataclasses.replace(jax.tree.map(drawn, shapes), step=step)
-    return Opened(Workdir(str(path)), config, mesh, state)
+    return TrainedRun(Workdir(str(path)), config, mesh, state)
 
 
-def stateless(config: Config, path: Path) -> Opened:
+def stateless(config: Config, path: Path) -> TrainedRun:
     """A run of which only the config and the figures are looked at."""
-    return Opened(Workdir(str(path)), config, make_mesh(1, 1), None)
+    return TrainedRun(Workdir(str(path)), config, make_mesh(1, 1), None)
 
 
 def recipe(module: Any, variant: str = "paper") -> Config:

@@ -12,24 +12,24 @@ from alexnet_jax.learning.prediction import make_activation_step
 from alexnet_jax.network.shapes import stage_names
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.storage.workdir import Workdir
-from alexnet_jax.trained.opened import Opened, open_run
+from alexnet_jax.trained.opened import TrainedRun, load_run
 from alexnet_jax.training.evaluation import Evaluator
 
 PICTURES = 40
 
 
 @pytest.fixture(scope="module")
-def alone(trained: Path) -> Opened:
-    return open_run(Workdir(str(trained)), None, make_mesh(1, 1))
+def alone(trained: Path) -> TrainedRun:
+    return load_run(Workdir(str(trained)), None, make_mesh(1, 1))
 
 
 @pytest.fixture(scope="module")
-def spread_out(trained: Path) -> Opened:
-    return open_run(Workdir(str(trained)), None, make_mesh(4, 2))
+def spread_out(trained: Path) -> TrainedRun:
+    return load_run(Workdir(str(trained)), None, make_mesh(4, 2))
 
 
 @pytest.mark.slow
-def test_against_the_stages(alone: Opened) -> None:
+def test_against_the_stages(alone: TrainedRun) -> None:
     """Statistics equal those of the stages in float64; the gradient at scores sums to 0 over classes."""
     batch, names = first_pictures(alone, PICTURES), stage_names(alone.config.network)
     found = measured(alone, batch)
@@ -49,7 +49,7 @@ def test_against_the_stages(alone: Opened) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_on_any_mesh(alone: Opened, spread_out: Opened) -> None:
+def test_the_same_on_any_mesh(alone: TrainedRun, spread_out: TrainedRun) -> None:
     ones, others = (measured(run, first_pictures(run, PICTURES)) for run in (alone, spread_out))
     for one, other in zip(ones, others, strict=True):
         assert (one.stage, one.tower) == (other.stage, other.tower)
@@ -62,7 +62,7 @@ def numbers(one: Response) -> list[float]:
 
 
 @pytest.mark.slow
-def test_scores(alone: Opened, spread_out: Opened) -> None:
+def test_scores(alone: TrainedRun, spread_out: TrainedRun) -> None:
     """Scores are those of evaluation, before the softmax."""
     found = scores(alone, PICTURES)
     assert found.shape == (PICTURES, 10)
@@ -73,7 +73,7 @@ def test_scores(alone: Opened, spread_out: Opened) -> None:
 
 
 @pytest.mark.slow
-def test_as_a_table(alone: Opened) -> None:
+def test_as_a_table(alone: TrainedRun) -> None:
     """A stage once, a tower on a line."""
     heads, *rows = responses(alone, PICTURES).splitlines()
     assert heads.split()[:6] == ["stage", "tower", "mean", "deviation", "zeros", "norm"]
@@ -92,7 +92,7 @@ def written(one: Response) -> list[float]:
     ]
 
 
-def test_the_first_pictures(alone: Opened, spread_out: Opened) -> None:
+def test_the_first_pictures(alone: TrainedRun, spread_out: TrainedRun) -> None:
     """The first of the validation split, in order; an evaluation batch by default."""
     batch = first_pictures(spread_out)
     assert batch.pictures.shape[0] == alone.config.evaluation.batch_size

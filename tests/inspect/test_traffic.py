@@ -11,21 +11,21 @@ from alexnet_jax.errors import ConfigError
 from alexnet_jax.inspect.traffic import by_layer, communication, compiled_step, counted
 from alexnet_jax.planning.collectives import Collective
 from alexnet_jax.planning.compiling import Program
-from alexnet_jax.planning.page import communication as lines
+from alexnet_jax.planning.page import communication_lines as lines
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.storage.workdir import Workdir
-from alexnet_jax.trained.opened import Opened, open_run
+from alexnet_jax.trained.opened import TrainedRun, load_run
 from tests.learning.collectives import collectives
 
 FIVE = ("conv3", "fc6", "fc7", "fc8", "scores")
 
 
 @pytest.fixture(scope="module")
-def run(trained: Path) -> Opened:
-    return open_run(Workdir(str(trained)), None, make_mesh(4, 2))
+def run(trained: Path) -> TrainedRun:
+    return load_run(Workdir(str(trained)), None, make_mesh(4, 2))
 
 
-def test_five_crossings(run: Opened) -> None:
+def test_five_crossings(run: TrainedRun) -> None:
     """Five there and four back, as all have the gradient of scores; so says the tests' own reader too."""
     found = counted(run)
     assert (found["all-gather", "tower"], found["reduce-scatter", "tower"]) == (5, 4)
@@ -36,7 +36,7 @@ def test_five_crossings(run: Opened) -> None:
     assert (read["all-gather"], read["reduce-scatter"]) == (5, 4)
 
 
-def test_bytes_by_hand(run: Opened) -> None:
+def test_bytes_by_hand(run: TrainedRun) -> None:
     """Four pictures a row of devices, four bytes a number, there and back; of scores only there."""
     found = by_layer(run)
     given = {"conv3": 2 * 3 * 3 * 8, "fc6": 2 * 1 * 1 * 4, "fc7": 2 * 8, "fc8": 2 * 16, "scores": 5}
@@ -47,7 +47,7 @@ def test_bytes_by_hand(run: Opened) -> None:
     assert all(asked == wanted for asked, wanted in found.values())
 
 
-def test_as_a_table(run: Opened) -> None:
+def test_as_a_table(run: TrainedRun) -> None:
     text = communication(run)
     for kind, count in (("all-gather", 5), ("reduce-scatter", 4)):
         times = re.findall(rf"^  {kind} +tower +2 +(\d+) x [\d,]+$", text, re.MULTILINE)
@@ -55,13 +55,13 @@ def test_as_a_table(run: Opened) -> None:
     assert text.endswith("which is what the arithmetic says, to the byte")
 
 
-def test_alone(run: Opened) -> None:
+def test_alone(run: TrainedRun) -> None:
     text = list(lines(run.config, (1, 1), Program("", 0, 0, 0, 0, [], [])))
     assert text[1] == "  nothing"
     assert len(text) == 3  # there is nothing to be right about
 
 
-def test_what_is_done_again_is_one_line(run: Opened) -> None:
+def test_what_is_done_again_is_one_line(run: TrainedRun) -> None:
     """A batch in blocks crosses once for each."""
     crossing = Collective("all-gather", "tower", 2, 1024, "fc6")
     program = Program("", 0, 0, 0, 0, [], [crossing, crossing, dataclasses.replace(crossing, bytes=8)])
@@ -69,7 +69,7 @@ def test_what_is_done_again_is_one_line(run: Opened) -> None:
     assert re.search(r"tower +2 +2 x 1,024\n +all-gather +tower +2 +1 x 8$", text, re.MULTILINE)
 
 
-def test_a_mesh_that_its_batches_do_not_fit(run: Opened) -> None:
+def test_a_mesh_that_its_batches_do_not_fit(run: TrainedRun) -> None:
     blocks = dataclasses.replace(run.config.train, blocks=4)
     other = dataclasses.replace(
         run, config=dataclasses.replace(run.config, train=blocks), mesh=make_mesh(8, 1)

@@ -17,7 +17,7 @@ from alexnet_jax.planning import compiling, topology
 from alexnet_jax.planning.chips import CHIPS
 from alexnet_jax.planning.compiling import Plan, Program, compile_step, plan_run
 from alexnet_jax.planning.cost import with_batch
-from alexnet_jax.planning.page import show
+from alexnet_jax.planning.page import plan_text
 from alexnet_jax.planning.topology import Topology
 from alexnet_jax.sharding.mesh import make_mesh
 from tests.commands.running import NARROW, ROOT, here
@@ -97,7 +97,7 @@ def test_what_does_not_fit(narrow: Config, monkeypatch: pytest.MonkeyPatch) -> N
 def test_figures_for_hardware_that_is_not_here(paper: Config) -> None:
     """Floors, and meshes up to 4,096 devices, with nothing compiled."""
     here, there = Program("", 0.0, 10**9, 10**9, 0.0, [], []), Topology("h100", "4x8", 4, 8)
-    out = show(Plan(with_batch(paper, 1024), there, CHIPS["h100"], (16, 2), "as asked", here))
+    out = plan_text(Plan(with_batch(paper, 1024), there, CHIPS["h100"], (16, 2), "as asked", here))
     assert re.search(r"^  +4,096 +2048x2 ", out, re.MULTILINE)
     for words in (
         "memory   2.00 of 84.98 GB",

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from alexnet_jax.sweep.table import Outcome, compare, markdown, notes, plain, verdict
+from alexnet_jax.sweep.table import Outcome, compare, markdown, notes, terminal_table, verdict
 from configs.variants import VARIANTS, difference
 
 PAPER = {
@@ -62,7 +62,7 @@ def test_figures() -> None:
 def test_words() -> None:
     """On a terminal and in Markdown."""
     rows = compare([*outcomes(), Outcome("dexp", 0, 1000, 0.0704, 0.0)], PAPER, 3)
-    cells = {line.split()[0]: re.split(r" {2,}", line)[1:] for line in plain(rows).splitlines()}
+    cells = {line.split()[0]: re.split(r" {2,}", line)[1:] for line in terminal_table(rows).splitlines()}
     assert cells["paper"] == ["3", "2250", "6.50 (6.00 to 6.90)"]
     assert cells["half"] == ["3", "2250", "5.50 (5.10 to 5.90)", "-1.00", "+1.7 / +1.2", "the other way"]
     assert cells["sigmoid"] == ["2 of 3, 1 diverged", "2250", "90.00 (90.00 to 90.00)", "+83.50", "higher"]

@@ -18,7 +18,7 @@ from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.storage.checkpoint import Checkpoints
 from alexnet_jax.storage.workdir import Workdir
 from alexnet_jax.trained.ensemble import check_alike, evaluate_together
-from alexnet_jax.trained.opened import open_run
+from alexnet_jax.trained.opened import load_run
 from alexnet_jax.training.loop import train
 from alexnet_jax.training.opening import restore
 from configs import quickstart
@@ -60,7 +60,7 @@ def test_several_as_one(workdir: Path, data_dir: Path, tmp_path: Path) -> None:
     other = narrow(recipe, data_dir, 30, mesh={"data": 1, "tower": 1})
     train(other, Workdir(str(tmp_path)), open_packed(other.data, 10), make_mesh(1, 1))
     found = evaluate(f"{workdir},{tmp_path}", data_dir)
-    runs = [open_run(Workdir(str(path)), mesh=make_mesh(1, 1)) for path in (workdir, tmp_path)]
+    runs = [load_run(Workdir(str(path)), mesh=make_mesh(1, 1)) for path in (workdir, tmp_path)]
     (one, labels), (two, _) = (run.answers for run in runs)
     mean = (np.exp(np.float64(one)) + np.exp(np.float64(two))) / 2
     truth = mean[np.arange(1000), labels]

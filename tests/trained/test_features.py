@@ -11,11 +11,11 @@ from alexnet_jax.errors import CONFIG, PASSED_OVER, ConfigError, RefusedError
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.storage.workdir import Workdir
 from alexnet_jax.trained.features import make_features, write_files, write_split
-from alexnet_jax.trained.opened import Opened, open_run
+from alexnet_jax.trained.opened import TrainedRun, load_run
 from tests.commands.running import here
 
 
-def test_stages(opened: Opened) -> None:
+def test_stages(opened: TrainedRun) -> None:
     """Towers come one after the other; scores are those of the classes that there are."""
     pictures, labels = opened.packed.read("validation", np.arange(5))
     whole = {stage: make_features(opened, stage, 5)(pictures) for stage in ("pool5", "fc7", "fc8")}
@@ -30,16 +30,16 @@ def test_stages(opened: Opened) -> None:
         make_features(opened, "fc9", 5)
 
 
-def test_fewer_and_elsewhere(opened: Opened) -> None:
+def test_fewer_and_elsewhere(opened: TrainedRun) -> None:
     """Batches that are not full, on rows of devices that they do not divide over."""
     pictures, _ = opened.packed.read("validation", np.arange(7))
     whole = make_features(opened, "fc7", 7)(pictures)
-    wide = make_features(open_run(opened.workdir, mesh=make_mesh(4, 2)), "fc7", 7)
+    wide = make_features(load_run(opened.workdir, mesh=make_mesh(4, 2)), "fc7", 7)
     for found in (wide(pictures), np.concatenate([wide(pictures[:3]), wide(pictures[3:])])):
         np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_a_split(opened: Opened, tmp_path: Path) -> None:
+def test_a_split(opened: TrainedRun, tmp_path: Path) -> None:
     """All 1000 pictures in batches of 200, in their order, with what they are."""
     path = tmp_path / "x.npz"
     assert write_split(opened, "fc7", "validation", path) == (1000, 32)
@@ -54,7 +54,7 @@ def test_a_split(opened: Opened, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(opened: Opened, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(opened: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five pictures of the validation split, and a text in between."""
     path = tmp_path_factory.mktemp("pictures")
     for i, picture in enumerate(opened.packed.read("validation", np.arange(5))[0]):
@@ -63,7 +63,7 @@ def folder(opened: Opened, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_files(opened: Opened, folder: Path, tmp_path: Path) -> None:
+def test_files(opened: TrainedRun, folder: Path, tmp_path: Path) -> None:
     """In batches of two, in the order of their names; what cannot be read is told, and has no row."""
     paths = sorted(folder.iterdir())
     with read_files(paths, opened.config.data.size, 2) as batches:
@@ -76,7 +76,7 @@ def test_files(opened: Opened, folder: Path, tmp_path: Path) -> None:
         assert found["pictures"].tolist() == [str(folder / f"{i}.png") for i in range(5)]
 
 
-def test_nowhere_to_write(opened: Opened, tmp_path: Path) -> None:
+def test_nowhere_to_write(opened: TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=r"cannot write .*/none/x.npz: No such file or directory"):
         write_split(opened, "fc7", "validation", tmp_path / "none" / "x.npz")
 
