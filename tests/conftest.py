@@ -164,9 +164,9 @@ def workdir(trained: Path) -> "Workdir":
 def opened(workdir: "Workdir") -> "TrainedRun":
     """The trained run on two towers."""
     from alexnet_jax.sharding.mesh import make_mesh
-    from alexnet_jax.trained.opened import open_run
+    from alexnet_jax.trained.opened import load_run
 
-    return open_run(workdir, mesh=make_mesh(1, 2))
+    return load_run(workdir, mesh=make_mesh(1, 2))
 
 
 @pytest.fixture(scope="session")
