@@ -101,7 +101,7 @@ def test_no_room_for_a_checkpoint(small: Path, data_dir: Path, capsys: pytest.Ca
         return capsys.readouterr().out, found
 
     train_here(config(data_dir, 10), run)
-    fill(small, but=200 * 1024)
+    fill(small, but=64 * 1024)
     words = r"step (\d+) could not be saved: .*No space left on device.*"
     out, _ = refused(config(data_dir, 40), words)
     assert re.findall(f"^not saved: {words}$", out, re.MULTILINE) == ["20", "30", "40"]
