@@ -203,7 +203,7 @@ def _digests(arrays: Any, progress: dict[str, Any]) -> dict[str, str]:
 
 def _short(error: Exception) -> str:
     """The first line of a library's error; its beginning and its end where it is long."""
-    line = first_line(error)
+    line = first_line(error).partition(" [")[0]  # TensorStore appends its specification
     return line if len(line) < 150 else f"{line[:70]} ... {line[-70:]}"
 
 

@@ -105,7 +105,7 @@ def test_no_room_for_a_checkpoint(small: Path, data_dir: Path, capsys: pytest.Ca
     words = r"step (\d+) could not be saved: .*No space left on device.*"
     out, _ = refused(config(data_dir, 40), words)
     assert re.findall(f"^not saved: {words}$", out, re.MULTILINE) == ["20", "30", "40"]
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["10"]
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.name.isdecimal()] == ["10"]
     out, found = refused(config(data_dir, 40, "end"), words)
     assert found[1] == "20" and "not saved" not in out
     (small / "filler").unlink()
