@@ -5,6 +5,7 @@ import errno
 import gc
 import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,12 @@ from alexnet_jax.storage.checkpoint import Checkpoints, Retention
 # What Orbax was still reading of a damaged checkpoint ends in the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 SIZE = 4096
+
+
+@pytest.fixture(autouse=True)
+def _complaints_end() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 def tree(step: int) -> dict[str, np.ndarray]:
@@ -91,7 +98,6 @@ def test_every_file(damage: str, saved: Path, tmp_path: Path, capsys: pytest.Cap
         )
         assert len(said.splitlines()) == (step == 20)
         assert (path / "damaged-30").exists() == (step == 20)
-    gc.collect()
 
 
 @pytest.mark.slow
