@@ -4,6 +4,7 @@ Orbax writes and reads them. Ours are the digests, as Orbax restores flipped bit
 back to the newest checkpoint that is whole.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import itertools
@@ -71,6 +72,9 @@ class Checkpoints:
     def __init__(self, path: Path, retention: Retention | None = None):
         """Opens to read only, or to write, where `retention` says which checkpoints stay."""
         self.path, self.retention, self._writing = path, retention, None
+        # Where a read or a write fails Orbax closes its event loop on the others, each of which would print a
+        # traceback of forty lines. Its threads outlive this call, so this stays in place.
+        asyncio.new_event_loop = _TidyLoop
         self._manager = self._open_manager()
         # Reads without talking to other processes: one of them may fail.
         me = jax.process_index()
@@ -228,3 +232,23 @@ def _difference(saved: Any, found: dict[str, str]) -> str:
     names = sorted(name for name in {*saved, *found} if saved.get(name) != found.get(name))
     others = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"not what was saved: {names[0]}{others}"
+
+
+class _TidyLoop(asyncio.SelectorEventLoop):
+    """Ends its tasks before it closes, and ignores what other threads still call it for."""
+
+    def close(self) -> None:
+        left = () if self.is_closed() else asyncio.all_tasks(self)
+        for task in left:
+            task.cancel()
+        if left:
+            self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        super().close()
+
+    def call_soon_threadsafe(self, *given: Any, **named: Any) -> asyncio.Handle | None:
+        try:
+            return super().call_soon_threadsafe(*given, **named)
+        except RuntimeError:
+            if not self.is_closed():
+                raise
+        return None

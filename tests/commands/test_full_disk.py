@@ -1,6 +1,5 @@
 """A disk that is full: real, and small."""
 
-import gc
 import os
 import re
 import shutil
@@ -18,8 +17,7 @@ from configs import quickstart
 from tests.commands.programs import share_programs, train_here
 from tests.commands.running import lines, narrow
 
-# Only root may mount. Orbax leaves what it could not write to the garbage collector.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = pytest.mark.slow  # as root alone may mount
 
 
 @pytest.fixture
@@ -35,10 +33,8 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def _programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _programs(monkeypatch: pytest.MonkeyPatch) -> None:
     share_programs(monkeypatch)
-    yield
-    gc.collect()  # here, where what Orbax has left may complain
 
 
 def fill(path: Path, but: int) -> None:

@@ -2,10 +2,8 @@
 
 import contextlib
 import errno
-import gc
 import resource
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,15 +15,7 @@ import pytest
 from alexnet_jax.errors import RefusedError
 from alexnet_jax.storage.checkpoint import Checkpoints, Retention
 
-# What Orbax was still reading of a damaged checkpoint ends in the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 SIZE = 4096
-
-
-@pytest.fixture(autouse=True)
-def _complaints_end() -> Iterator[None]:
-    yield
-    gc.collect()
 
 
 def tree(step: int) -> dict[str, np.ndarray]:
