@@ -15,6 +15,7 @@ from absl import flags
 from alexnet_jax.errors import REFUSED, ConfigError, RefusedError
 from alexnet_jax.text import first_line
 
+ADDRESS = "JAX_COORDINATOR_ADDRESS"  # of process 0, read by JAX
 SILENCE = 10  # seconds after which a wait is reported
 MARGIN = 30  # seconds; we give up before JAX does
 
@@ -59,7 +60,9 @@ def join_processes(chosen: ClusterFlags, heartbeat: int) -> str:
         return "1 process (--distributed=off)"
     three = (chosen.coordinator_address, chosen.num_processes, chosen.process_id)
     given = {flag.name: flag.value for flag in three if flag.value is not None}
-    words = " ".join(f"--{name}={value}" for name, value in given.items())
+    said = [f"--{name}={value}" for name, value in given.items()]
+    said += [f"{ADDRESS}={os.environ[ADDRESS]}"] if os.environ.get(ADDRESS) else []
+    said += ["--distributed=on"] if chosen.distributed.value == "on" else []
     try:
         with _limited_wait(chosen.join_timeout.value):
             jax.distributed.initialize(
@@ -70,9 +73,9 @@ def join_processes(chosen: ClusterFlags, heartbeat: int) -> str:
                 shutdown_timeout_seconds=heartbeat,
             )
     except (ValueError, TypeError, IndexError) as error:  # a flag is missing, or an address has no port
-        if given or chosen.distributed.value == "on":
+        if said:
             raise ConfigError(
-                f"{words or '--distributed=on'}: JAX says {error}; give --coordinator_address=HOST:PORT, "
+                f"{' '.join(said)}: JAX says {error}; give --coordinator_address=HOST:PORT, "
                 "--num_processes and --process_id, or start with a file of launch/"
             ) from error
         return "1 process (neither flags nor a scheduler say more)"
