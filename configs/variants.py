@@ -1,4 +1,4 @@
-"""What the paper claims and what its authors tried, each as a change of a config: python -m configs.variants
+"""The claims of the paper and the trials of its authors, as changes of a config: python -m configs.variants
 
     --config=configs/imagenet.py:source              the authors' own net, their config 145
     --config=configs/imagenet.py:source,no_lrn       changes are made from left to right
@@ -58,7 +58,7 @@ def apply(config: Any, names: str, own: Mapping[str, Change] | None = None) -> A
 
 
 def _paper(config: Any) -> None:
-    """What configs say if nothing is said."""
+    """The paper itself: changes nothing."""
     del config
 
 
@@ -105,7 +105,7 @@ def _dexp(config: Any) -> None:
 
 
 def _pretrain(config: Any) -> None:
-    """What is known of #146 on the images of Fall 2011: .001 in the convolutions, .01 above, then .001."""
+    """The recorded learning rates of #146 on Fall 2011: .001 in the convolutions, .01 above, then .001."""
     schedule, network = config.schedule, config.network
     schedule.kind, schedule.factor, schedule.drops = "drops", 10.0, (6.0,)
     schedule.layers = tuple((name, 0.0, 0.001) for name in _convs(network))
@@ -306,7 +306,7 @@ VARIANTS = {
 
 
 def difference(names: str, base: str) -> str:
-    """What a single change to other variants did to the authors' net; "" if it is not known."""
+    """The effect of a single change on the authors' net; "" if it is not known."""
     listed, before = ([name for name in text.split(",") if name != "paper"] for text in (names, base))
     more = listed[len(before) :]
     if listed[: len(before)] != before or len(more) != 1 or more[0] not in VARIANTS:

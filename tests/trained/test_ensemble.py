@@ -51,7 +51,7 @@ def test_fitted_weights() -> None:
 
 
 def test_errors_come_before_loss() -> None:
-    """Of two pictures one is sixth for both together; more of the first network fixes that, at some loss."""
+    """One of two pictures is sixth for both together; more of the first network fixes that, at some loss."""
     first, second = np.full((2, 12), 1e-6), np.array([[0.15] * 5 + [0.2 / 6] * 6 + [0.05], [0.1 / 11] * 12])
     first[:, 0], first[:, 11] = (0.91, 0.999), (0.09, 1e-3)
     second[1, 11] = 0.9
